@@ -1,0 +1,415 @@
+"""What `explain` returns: plain frozen records that add up, and know nothing of TensorFlow.
+
+One loss is a `Report` of `Term`s (an output, an added loss, a regulariser, a constant). A term has
+one or more `Part`s: an array of element losses and, beside it, the exact share of the printed number
+that each element carries. `Step`s say how the elements became the number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+KINDS = ("output", "add_loss", "regulariser", "constant")
+EXACTNESS = ("exact", "ratio", "opaque")
+
+#: Key in `by()` for what has no place along the asked axis (a batch-wide ratio beside pixel values).
+UNSPLIT = "(not split)"
+
+
+class AdditivityError(AssertionError):
+    """The shares do not add up to the number Keras reported; the message holds the numbers."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation on the way from the element losses to the number.
+
+    `op` is a word of the field: "element loss", "mean", "sum", "multiply", "divide", "select", "ratio", ...
+    `axes` are the names of the axes that the step removes (or, for "multiply", that it varies along),
+    `divisor` and `factor` are numbers, or None where the step has none.
+    """
+
+    op: str
+    text: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    axes: tuple[str, ...] = ()
+    divisor: float | None = None
+    factor: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Element losses that reach the term by one road, each with its exact share of the total.
+
+    `elements` and `contributions` have one dimension per name in `axes` (float64; the sum of
+    `contributions` is this part's share of the printed loss). `labels` holds, per axis, what its positions
+    are called. `true_class`, where the targets are classes, holds the true class of each position and
+    `true_class_axes` names its dimensions. `sums` holds what a ratio is made of (TP, FP, FN, or numerator
+    and denominator), summed over everything but `axes`.
+    """
+
+    axes: tuple[str, ...]
+    elements: np.ndarray
+    contributions: np.ndarray
+    exactness: str
+    steps: tuple[Step, ...]
+    labels: tuple[tuple[Hashable, ...], ...]
+    true_class: np.ndarray | None = None
+    true_class_axes: tuple[str, ...] = ()
+    class_labels: tuple[Hashable, ...] | None = None
+    sums: dict[str, np.ndarray] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def contribution(self) -> float:
+        return float(np.sum(self.contributions))
+
+    def sum_to(self, axes: Sequence[str]) -> np.ndarray:
+        """Contributions summed over every axis not in `axes`, dimensions in the order of `axes`."""
+        return _sum_to(self.contributions, self.axes, axes)
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One summand of the printed loss: `contribution = loss_weight * value`.
+
+    `kind` is "output", "add_loss", "regulariser" or "constant". `exactness` is "exact" (each share is
+    exact along `axes`), "ratio" (a quotient of sums, such as Dice: no share exists below `axes`) or
+    "opaque" (the graph cannot be read below `axes`), the worst of the parts.
+    """
+
+    name: str
+    kind: str
+    value: float
+    loss_weight: float
+    parts: tuple[Part, ...]
+    note: str = ""
+
+    @property
+    def contribution(self) -> float:
+        return float(sum(part.contribution for part in self.parts))
+
+    @property
+    def exactness(self) -> str:
+        return max((part.exactness for part in self.parts), key=EXACTNESS.index, default="exact")
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that every part has, in the order of the first part."""
+        if not self.parts:
+            return ()
+        shared = set(self.parts[0].axes).intersection(*(part.axes for part in self.parts))
+        return tuple(axis for axis in self.parts[0].axes if axis in shared)
+
+    @property
+    def contributions(self) -> np.ndarray:
+        """Shares along `axes`; they sum to `contribution`."""
+        arrays = [part.sum_to(self.axes) for part in self.parts]
+        if any(array.shape != arrays[0].shape for array in arrays):
+            return np.asarray(self.contribution)
+        return np.sum(arrays, axis=0) if arrays else np.zeros(())
+
+    @property
+    def elements(self) -> np.ndarray | None:
+        """The element losses, or None where the term has several tensors of them (see `parts`)."""
+        return self.parts[0].elements if len(self.parts) == 1 else None
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return tuple(step for part in self.parts for step in part.steps)
+
+    def by(self, axis: str | Sequence[str]) -> dict[Hashable, float]:
+        """This term's exact shares along `axis` (one name, or several for a tuple of labels).
+
+        Returns a dictionary of label to share of the printed loss. It sums to `contribution`; what has no
+        place along the axis stands under "(not split)". Raises ValueError for an unknown axis.
+        """
+        axes = (axis,) if isinstance(axis, str) else tuple(axis)
+        known = {name for part in self.parts for name in part.axes}
+        if unknown := [name for name in axes if name not in known]:
+            reason = "; ".join(sorted({part.note for part in self.parts if part.note}))
+            raise ValueError(
+                f"axis {unknown[0]!r} is not an axis of term {self.name!r}. Its axes are "
+                f"{_named_shape(self)}." + (f" Note: {reason}." if reason else "")
+            )
+        shares: dict[Hashable, float] = {}
+        rest = 0.0
+        for part in self.parts:
+            if not set(axes) <= set(part.axes):
+                rest += part.contribution
+                continue
+            array = part.sum_to(axes)
+            names = [part.labels[part.axes.index(name)] for name in axes]
+            for index, share in np.ndenumerate(array):
+                label = tuple(names[k][i] for k, i in enumerate(index))
+                key = label[0] if len(axes) == 1 else label
+                shares[key] = shares.get(key, 0.0) + float(share)
+        if any(not set(axes) <= set(part.axes) for part in self.parts):
+            shares[UNSPLIT] = rest
+        return shares
+
+    def by_label(self) -> dict[Hashable, float]:
+        """Shares grouped by the *true* class of each position instead of the output channel.
+
+        The true class is the argmax of one-hot or multi-channel targets, the integer of sparse ones, the
+        0 or 1 of a single binary column. Raises ValueError where the targets are not classes.
+        """
+        shares: dict[Hashable, float] = {}
+        rest, split = 0.0, False
+        for part in self.parts:
+            usable = part.true_class is not None and set(part.true_class_axes) <= set(part.axes)
+            if not usable:
+                rest += part.contribution
+                continue
+            split = True
+            array = part.sum_to(part.true_class_axes)
+            for index, label in enumerate(part.class_labels or ()):
+                share = float(np.sum(array[part.true_class == index]))
+                shares[label] = shares.get(label, 0.0) + share
+        if not split:
+            raise ValueError(
+                f"term {self.name!r} ({self.exactness}, axes {_named_shape(self)}) cannot be grouped by true class: "
+                "its targets are not classes (one-hot rows, integer labels or 0/1 values), or its shares do "
+                "not reach down to the positions that have a class. Use by(axis) instead."
+            )
+        if rest:
+            shares[UNSPLIT] = rest
+        return shares
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """How one number came about: terms that sum to it, each with its steps and its exact shares.
+
+    `reported` is what Keras returned, `total` the sum of all shares, `residual` their difference. `source`
+    says where `reported` comes from. `versions` names Keras, its backend and TensorFlow. `tolerance` is the
+    relative rounding error allowed (of the sum of absolute shares; 1e-6 in float32). `batch_size` may be None.
+    """
+
+    reported: float
+    terms: tuple[Term, ...]
+    source: str
+    versions: dict[str, str]
+    tolerance: float = 1e-6
+    batch_size: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> float:
+        return float(sum(term.contribution for term in self.terms))
+
+    @property
+    def residual(self) -> float:
+        return self.reported - self.total
+
+    @property
+    def magnitude(self) -> float:
+        """Sum of the absolute values of all shares: the scale on which `residual` is judged."""
+        return float(sum(np.sum(np.abs(part.contributions)) for term in self.terms for part in term.parts))
+
+    def term(self, name: str) -> Term:
+        """The term called `name`; ValueError lists the names there are."""
+        for term in self.terms:
+            if term.name == name:
+                return term
+        raise ValueError(f"term {name!r} is not in this report. Its terms are {[t.name for t in self.terms]}.")
+
+    def by(self, axis: str | Sequence[str], term: str | None = None) -> dict[Hashable, float]:
+        """Exact shares of one term along a named axis: label -> share of the printed loss.
+
+        The shares sum to that term's contribution. `term` is required where several terms have the axis.
+        Raises ValueError for an unknown axis or term, or where `term` is missing.
+        """
+        return self._one_term(axis, term).by(axis)
+
+    def by_label(self, term: str | None = None) -> dict[Hashable, float]:
+        """As `by("class")`, grouped by the true class of each position instead of the output channel."""
+        if term is not None:
+            return self.term(term).by_label()
+        able = [t for t in self.terms if any(part.true_class is not None for part in t.parts)]
+        if len(able) > 1:
+            raise ValueError(f"several terms have classes: {[t.name for t in able]}. Say which: by_label(term=...).")
+        if not able:
+            raise ValueError(
+                f"no term of this report has targets that are classes. Its terms are {[t.name for t in self.terms]}."
+            )
+        return able[0].by_label()
+
+    def top(
+        self, k: int, axis: str | Sequence[str] = "batch", term: str | None = None
+    ) -> list[tuple[Hashable, float]]:
+        """The `k` largest shares along `axis`, as (label, share), largest absolute share first.
+
+        Along "batch" the shares of all terms are added per sample; elsewhere `term` picks one, as in `by`.
+        """
+        if k < 0:
+            raise ValueError(f"k must be 0 or more, got k={k}.")
+        if term is None and axis == "batch":
+            shares: dict[Hashable, float] = {}
+            able = [t for t in self.terms if any("batch" in part.axes for part in t.parts)]
+            if not able:
+                self._one_term(axis, term)  # raises, naming the axes there are
+            for one in able:
+                for label, share in one.by("batch").items():
+                    shares[label] = shares.get(label, 0.0) + share
+        else:
+            shares = self.by(axis, term)
+        shares.pop(UNSPLIT, None)
+        return sorted(shares.items(), key=lambda item: -abs(item[1]) if item[1] == item[1] else -math.inf)[:k]
+
+    def check(self) -> Report:
+        """Return self if the parts add up to what Keras reported, else raise `AdditivityError`.
+
+        The rule: `|residual| <= tolerance * sum of |shares|`. Where Keras reported NaN or an infinity, the
+        parts must give the same.
+        """
+        if not math.isfinite(self.reported):
+            same = self.total == self.reported or (math.isnan(self.total) and math.isnan(self.reported))
+        else:
+            same = abs(self.residual) <= self.tolerance * self.magnitude
+        if not same:
+            lines = "".join(f"\n  {t.kind:<12} {t.name:<30} {t.contribution:+.9g}" for t in self.terms)
+            notes = "".join(f"\n  note: {note}" for note in self.notes)
+            raise AdditivityError(
+                f"the parts sum to {self.total!r}, but {self.source} gave {self.reported!r}: residual "
+                f"{self.residual:+.3g}, allowed {self.tolerance * self.magnitude:.3g}.{lines}{notes}"
+            )
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-ready dictionaries: terms, steps, and shares along every axis (no big arrays).
+
+        Numbers that JSON does not know are the strings "NaN", "Infinity", "-Infinity".
+        """
+        return _jsonable(
+            {
+                "total": self.total,
+                "reported": self.reported,
+                "residual": self.residual,
+                "tolerance": self.tolerance,
+                "source": self.source,
+                "batch_size": self.batch_size,
+                "versions": dict(self.versions),
+                "notes": list(self.notes),
+                "terms": [_term_dict(term) for term in self.terms],
+            }
+        )
+
+    def to_frame(self, axis: str | Sequence[str] | None = None, term: str | None = None):
+        """A pandas DataFrame: one row a term and one for the residual; with `axis`, one row a label.
+
+        Raises ImportError with the way out where pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("report.to_frame() needs pandas: pip install pandas. report.to_dict() needs nothing.") from error
+        if axis is not None:
+            shares = self.by(axis, term)
+            name = axis if isinstance(axis, str) else ", ".join(axis)
+            frame = pd.DataFrame({name: list(shares), "contribution": list(shares.values())})
+        else:
+            rows = [(t.name, t.kind, t.value, t.loss_weight, t.contribution, t.exactness) for t in self.terms]
+            rows.append(("residual", "", math.nan, math.nan, self.residual, ""))
+            frame = pd.DataFrame(rows, columns=["term", "kind", "value", "loss_weight", "contribution", "exactness"])
+        frame["share"] = frame["contribution"] / self.total if self.total else math.nan
+        return frame
+
+    def plot(self, ax=None):
+        """Draw the waterfall of terms (`lossviz.plots.waterfall`); returns the matplotlib Axes."""
+        from lossviz import plots
+
+        return plots.waterfall(self, ax=ax)
+
+    def __str__(self) -> str:
+        from lossviz import text
+
+        return text.render(self)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from lossviz import html
+
+        return html.render(self)
+
+    def _one_term(self, axis: str | Sequence[str], name: str | None) -> Term:
+        if name is not None:
+            return self.term(name)
+        axes = (axis,) if isinstance(axis, str) else tuple(axis)
+        able = [t for t in self.terms if any(set(axes) <= set(part.axes) for part in t.parts)]
+        if len(able) == 1:
+            return able[0]
+        if able:
+            raise ValueError(
+                f"several terms have axis {axis!r}: {[t.name for t in able]}. Say which: term={able[0].name!r}, ..."
+            )
+        known = {t.name: _named_shape(t) for t in self.terms}
+        notes = sorted({part.note for t in self.terms for part in t.parts if part.note})
+        raise ValueError(
+            f"no term has axis {axis!r}. The axes are: "
+            + "; ".join(f"{term} {shape}" for term, shape in known.items())
+            + "."
+            + "".join(f" Note: {note}." for note in notes)
+        )
+
+
+def _sum_to(array: np.ndarray, have: Sequence[str], want: Sequence[str]) -> np.ndarray:
+    summed = np.sum(array, axis=tuple(k for k, name in enumerate(have) if name not in want))
+    left = [name for name in have if name in want]
+    return np.transpose(summed, [left.index(name) for name in want])
+
+
+def _named_shape(term: Term) -> str:
+    shapes = (", ".join(f"{n}={s}" for n, s in zip(p.axes, p.contributions.shape)) or "none" for p in term.parts)
+    return " and ".join(f"({shape})" for shape in shapes)
+
+
+def _term_dict(term: Term) -> dict[str, Any]:
+    return {
+        "name": term.name,
+        "kind": term.kind,
+        "value": term.value,
+        "loss_weight": term.loss_weight,
+        "contribution": term.contribution,
+        "exactness": term.exactness,
+        "note": term.note,
+        "parts": [
+            {
+                "axes": list(part.axes),
+                "shape": list(part.contributions.shape),
+                "exactness": part.exactness,
+                "contribution": part.contribution,
+                "note": part.note,
+                "steps": [vars(step) for step in part.steps],
+                "sums": {name: value.tolist() for name, value in part.sums.items()},
+                "by": {
+                    axis: [[label, share] for label, share in zip(part.labels[k], part.sum_to([axis]).tolist())]
+                    for k, axis in enumerate(part.axes)
+                },
+            }
+            for part in term.parts
+        ],
+    }
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (str, bool, int)) or value is None:
+        return value
+    if isinstance(value, np.generic):
+        return _jsonable(value.item())
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, Iterable):
+        return [_jsonable(item) for item in value]
+    return str(value)
