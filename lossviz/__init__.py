@@ -1,0 +1,69 @@
+"""lossviz: how the tensor of errors became the one loss that Keras printed, axis by axis and exactly.
+
+explain          Explain the loss of a compiled Keras model on one batch; returns a Report.
+explain_loss     Explain one loss function on two arrays, without a model; returns a Report.
+Report           The explanation: total, terms, shares along every axis; prints, plots, and checks itself.
+Term             One summand of the loss: an output, an added loss, a regulariser or a constant.
+Part             The element losses that reach a term by one road, and the share of each in the total.
+Step             One operation on that road: what was averaged, summed, multiplied or divided, and by what.
+AdditivityError  Raised by Report.check() when the shares do not add up to what Keras reports.
+plots            Figures of a report: the cascade of shapes, heat maps per axis, waterfalls. Needs Matplotlib.
+examples         The data and the small models of the book; no download.
+
+Everything is imported when it is first used, so `import lossviz` is quick and loads no TensorFlow.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lossviz import examples, plots
+    from lossviz.explain import explain, explain_loss
+    from lossviz.report import AdditivityError, Part, Report, Step, Term
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdditivityError",
+    "Part",
+    "Report",
+    "Step",
+    "Term",
+    "examples",
+    "explain",
+    "explain_loss",
+    "plots",
+]
+
+_HOME = {
+    "explain": "explain",
+    "explain_loss": "explain",
+    **dict.fromkeys(("AdditivityError", "Part", "Report", "Step", "Term"), "report"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'lossviz' has no attribute '{name}'")
+    module = import_module(f"lossviz.{_HOME.get(name, name)}")
+    value = getattr(module, name) if name in _HOME else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """`lossviz.explain` is the function, also after an import of the module `lossviz.explain` has set that name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "explain" and isinstance(value, ModuleType):
+            value = value.explain
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
