@@ -1,0 +1,52 @@
+"""Sphinx extension: the built site needs no other host, and links to wherever the repository lives."""
+
+import os
+import re
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import copy2, copytree
+
+
+def repository() -> str:
+    """Address of the repository: LOSSVIZ_REPOSITORY, or else the git remote if that is on GitHub, or else nothing."""
+    address = os.environ.get("LOSSVIZ_REPOSITORY")
+    if address is None:
+        try:
+            git = ["git", "-C", str(Path(__file__).parent), "remote", "get-url", "origin"]
+            address = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+        except OSError:  # no git here
+            address = ""
+    match = re.fullmatch(r"(?:https://(?:[^@/]+@)?|(?:ssh://)?git@)github\.com[:/]([^/]+/[^/]+?)(?:\.git)?/?", address)
+    return f"https://github.com/{match[1]}" if match else ""
+
+
+def link_repository(app, config) -> None:
+    """Buttons for the repository, its issues and Colab where the address is known; none where it is not."""
+    url = repository()
+    options = {"repository_url": url, "use_repository_button": bool(url), "use_issues_button": bool(url)}
+    if url:
+        options["launch_buttons"] = {"colab_url": "https://colab.research.google.com"}
+    config.html_theme_options.update(options)
+
+
+def localise(app, exception) -> None:
+    """Copy MathJax into the site, and empty the script that draws the icons a second time."""
+    if exception is not None or app.builder.format != "html":
+        return
+    source = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
+    target = Path(app.outdir, "_static", "mathjax")
+    target.mkdir(parents=True, exist_ok=True)
+    copy2(source / "tex-chtml-full.js", target)
+    fonts = "output/chtml/fonts/woff-v2"
+    copytree(source / fonts, target / fonts, dirs_exist_ok=True)
+    # 1.5 MB in every page load; the icons come from the web font as well.
+    Path(app.outdir, "_static", "scripts", "fontawesome.js").write_text("")
+
+
+def setup(app) -> dict:
+    # Not under the book's own _static: every script in there is loaded by every page.
+    app.config.mathjax_path = "mathjax/tex-chtml-full.js"
+    app.connect("config-inited", link_repository)
+    app.connect("build-finished", localise)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

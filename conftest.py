@@ -1,0 +1,53 @@
+"""For every test and notebook: the environment, and a comparison of pictures, which nbval alone never looks at."""
+
+import base64
+import io
+
+import matplotlib
+import notebook_environment
+import numpy as np
+from nbval.plugin import IPyNbCell
+from PIL import Image
+
+notebook_environment.prepare()
+matplotlib.use("agg")  # here; the kernels of notebooks draw inline
+
+# Another CPU changes 0.01 % of a figure's pixels visibly, a line drawn 1 % too high changes 1 % of them.
+FAR = 32  # of 255
+PIXELS_OFF = 0.002
+MEAN_OFF = 0.5
+
+
+def picture_difference(stored: str, new: str) -> str:
+    """What differs between two base64 PNGs, in words; an empty string where nothing that matters does."""
+    a, b = (np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA"), float) for png in (stored, new))
+    if a.shape != b.shape:
+        return f"stored with {a.shape[1]}x{a.shape[0]} pixels, now {b.shape[1]}x{b.shape[0]}"
+    distance = abs(a - b).max(axis=-1)
+    off, mean = (distance > FAR).mean(), distance.mean()
+    if off > PIXELS_OFF or mean > MEAN_OFF:
+        return f"{off:.2%} of the pixels differ, on average by {mean:.2f} of 255"
+    return ""
+
+
+def pictures(outputs: list) -> list[str]:
+    return [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+
+
+compare_text = IPyNbCell.compare_outputs
+
+
+def compare_outputs(self, test, ref, skip_compare=None):
+    if not compare_text(self, test, ref, skip_compare):
+        return False
+    stored, new = pictures(ref), pictures(test)
+    if len(stored) != len(new):
+        differences = [f"{len(stored)} pictures stored, {len(new)} drawn now"]
+    else:
+        found = [picture_difference(a, b) for a, b in zip(stored, new, strict=True)]
+        differences = [f"picture {k}: {words}" for k, words in enumerate(found) if words]
+    self.comparison_traceback.extend(differences)
+    return not differences
+
+
+IPyNbCell.compare_outputs = compare_outputs

@@ -1,0 +1,83 @@
+"""Run notebooks in place and store their outputs, the same bytes every time.
+
+    python scripts/run_notebooks.py                        every notebook of the book
+    python scripts/run_notebooks.py book/one_number.ipynb  those you name
+
+A notebook that raises, writes to stderr, or needs more than 60 seconds or 3 GB is an error; what raised is not stored.
+"""
+
+import argparse
+import resource
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from notebook_environment import ROOT, prepare
+
+SECONDS = 60
+MEGABYTES = 3000
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def normalise(notebook: nbformat.NotebookNode) -> None:
+    """Everything that differs between two runs or two editors goes: ids, outputs, counts, foreign metadata."""
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for position, cell in enumerate(notebook.cells):
+        cell.id = f"c{position:02d}"
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "mystnb")}
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+
+
+def run(path: Path) -> str:
+    """Run one notebook, store it, and return the reason why it is not good enough, or an empty string."""
+    notebook = nbformat.read(path, as_version=4)
+    normalise(notebook)
+    where = {"metadata": {"path": str(path.resolve().parent)}}
+    client = NotebookClient(notebook, timeout=2 * SECONDS, record_timing=False, resources=where)
+    started = time.perf_counter()
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        return str(error)
+    seconds = time.perf_counter() - started
+    notebook.metadata = nbformat.from_dict(METADATA)  # the kernel has added its own
+    # This process has had one child, the kernel, so the largest child is that one (in bytes on a Mac).
+    megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                return f"writes to stderr, in the cell\n{cell.source}\n\n{output.text}"
+    nbformat.write(notebook, path)
+    print(f"{path}: {seconds:.1f} s, {megabytes:.0f} MB", flush=True)
+    if seconds > SECONDS or megabytes > MEGABYTES:
+        return f"needs more than {SECONDS} seconds or {MEGABYTES} MB"
+    return ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("notebooks", nargs="*", type=Path)
+    paths = parser.parse_args().notebooks or sorted(Path(ROOT, "book").glob("**/[!.]*.ipynb"))
+    prepare()
+    failed = False
+    # One process a notebook, so that the memory it is charged with is its own.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for path, reason in zip(paths, pool.map(run, paths), strict=True):
+            if reason:
+                failed = True
+                print(f"{path}: {reason}", file=sys.stderr, flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""What nbval lets pass and this book does not: rules that a notebook file is read against, without running it."""
+
+import re
+
+# A cell whose output is not compared must say why, in a comment "# unchecked: ...", and the book has few.
+UNCHECKED_TAGS = {"nbval-skip", "nbval-ignore-output"}
+UNCHECKED_COMMENT = re.compile(r"^\s*#\s*(NBVAL_SKIP|NBVAL_IGNORE_OUTPUT|PYTEST_VALIDATE_IGNORE_OUTPUT)", re.M | re.I)
+REASON = re.compile(r"^\s*#\s*unchecked:\s*\S+", re.M)
+MOST_UNCHECKED = 3
+
+# Outputs that nbval never compares, or that differ in their last digits on every CPU.
+REFUSED_TYPES = {"image/jpeg", "image/gif", "image/svg+xml", "application/pdf"}
+
+
+def code_cells(notebook: dict) -> list[dict]:
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def tags(cell: dict) -> set[str]:
+    return set(cell.get("metadata", {}).get("tags", []))
+
+
+def text(value: str | list[str]) -> str:
+    return value if isinstance(value, str) else "".join(value)
+
+
+def unchecked_cells(notebook: dict) -> list[dict]:
+    return [
+        cell
+        for cell in code_cells(notebook)
+        if tags(cell) & UNCHECKED_TAGS or UNCHECKED_COMMENT.search(text(cell["source"]))
+    ]
+
+
+def problems(notebook: dict) -> list[str]:
+    """Every rule that this notebook breaks, in words; an empty list for a good one."""
+    cells = code_cells(notebook)
+    found = []
+    counts = [cell["execution_count"] for cell in cells]
+    if counts != list(range(1, len(cells) + 1)):
+        found.append(f"was not run from top to bottom: execution counts {counts}")
+    if cells and not any(cell["outputs"] for cell in cells):
+        found.append("has no stored output")
+    for position, cell in enumerate(cells, start=1):
+        found += [f"code cell {position}: {words}" for words in cell_problems(cell)]
+    return found
+
+
+def cell_problems(cell: dict) -> list[str]:
+    found = []
+    types = {kind for output in cell["outputs"] for kind in output.get("data", {})}
+    if any(output.get("name") == "stderr" for output in cell["outputs"]):
+        found.append("writes to stderr")
+    raised = any(output["output_type"] == "error" for output in cell["outputs"])
+    if raised != ("raises-exception" in tags(cell)):
+        found.append("a stored error needs the tag raises-exception, and the tag needs a stored error")
+    if refused := sorted(types & REFUSED_TYPES):
+        found.append(f"has an output that is not compared or not stable: {', '.join(refused)}; draw a PNG")
+    if "image/png" in types and not alt_text(cell):
+        found.append("draws a figure without alt text in its metadata, mystnb.image.alt")
+    if unchecked_cells({"cells": [cell]}) and not REASON.search(text(cell["source"])):
+        found.append("is not compared and does not say why in a comment '# unchecked: ...'")
+    return found
+
+
+def alt_text(cell: dict) -> str:
+    return cell.get("metadata", {}).get("mystnb", {}).get("image", {}).get("alt", "").strip()

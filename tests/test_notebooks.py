@@ -1,0 +1,36 @@
+"""The rules of notebook_rules.py on every notebook of the book. nbval runs them; this reads them."""
+
+import json
+import re
+from pathlib import Path
+
+import notebook_rules
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted(Path(ROOT, "book").glob("**/[!.]*.ipynb"))
+PAGES = re.findall(r"^\s*-?\s*(?:root|file)\s*:\s*(\S+)", Path(ROOT, "_toc.yml").read_text(), re.MULTILINE)
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_keeps_the_rules(path):
+    assert notebook_rules.problems(read(path)) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_a_page_of_the_book(path):
+    assert path.relative_to(ROOT).with_suffix("").as_posix() in PAGES
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_of_the_book_exists(page):
+    assert [suffix for suffix in (".ipynb", ".md") if Path(ROOT, page + suffix).is_file()]
+
+
+def test_few_cells_are_not_compared():
+    unchecked = {path.name: len(notebook_rules.unchecked_cells(read(path))) for path in NOTEBOOKS}
+    assert sum(unchecked.values()) <= notebook_rules.MOST_UNCHECKED, unchecked
