@@ -13,14 +13,12 @@ examples         The data and the small models of the book; no download.
 Everything is imported when it is first used, so `import lossviz` is quick and loads no TensorFlow.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lossviz import examples, plots
-    from lossviz.explain import explain, explain_loss
+    from lossviz._explain import explain, explain_loss
     from lossviz.report import AdditivityError, Part, Report, Step, Term
 
 __version__ = "0.1.0"
@@ -38,8 +36,8 @@ __all__ = [
 ]
 
 _HOME = {
-    "explain": "explain",
-    "explain_loss": "explain",
+    "explain": "_explain",
+    "explain_loss": "_explain",
     **dict.fromkeys(("AdditivityError", "Part", "Report", "Step", "Term"), "report"),
 }
 
@@ -55,15 +53,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """`lossviz.explain` is the function, also after an import of the module `lossviz.explain` has set that name."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name == "explain" and isinstance(value, ModuleType):
-            value = value.explain
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

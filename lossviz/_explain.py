@@ -1,0 +1,236 @@
+"""`explain` and `explain_loss`: from a compiled Keras model, or one loss, to a `Report`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+from lossviz import _quiet
+
+_quiet.import_tensorflow()
+
+import keras  # noqa: E402
+
+from lossviz import checks  # noqa: E402
+
+checks.backend()
+
+import tensorflow as tf  # noqa: E402
+
+from lossviz import _keras, graph  # noqa: E402
+from lossviz.decompose import Traced, decompose  # noqa: E402
+from lossviz.report import Report  # noqa: E402
+
+#: Arrays with more elements than this are kept summed over their largest axes (see `explain`).
+MAX_ELEMENTS = 50_000_000
+
+# Allowed rounding, relative to the sum of absolute shares, by the dtype of the loss.
+_TOLERANCE = {"float64": 1e-12, "float32": 1e-6, "bfloat16": 2e-2, "float16": 2e-3}
+
+
+def explain(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    class_weight: Mapping[int, float] | None = None,
+    training: bool = False,
+    axes: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    class_names: Sequence[Hashable] | Mapping[str, Sequence[Hashable]] | None = None,
+    max_elements: int = MAX_ELEMENTS,
+) -> Report:
+    """Show how the loss of one batch became one number, and who contributed how much.
+
+    Args:
+        model: a compiled Keras 3 model (TensorFlow backend). An unbuilt model is built; otherwise nothing in
+            it changes: weights, optimizer, metrics and seeds are afterwards what they were.
+        x, y, sample_weight: one batch, as for `model.test_on_batch`: arrays, or lists and dictionaries of
+            arrays. All samples are taken as one batch. float64 is cast to `keras.config.floatx()`, as `fit` does.
+        class_weight: `{class: weight}`, as for `model.fit`; not together with `sample_weight`.
+        training: run the forward pass in training mode (dropout, batch statistics).
+        axes: names of the axes of the predictions. Default: `batch, ..., class`, for rank 4
+            `("batch", "row", "col", "class")`. For models with several outputs a dictionary by output name, or
+            one tuple for all outputs of that rank.
+        class_names: what the positions along the last axis are called; a dictionary by output name, or one
+            sequence for all outputs with that many classes. Default: 0, 1, 2, ...
+        max_elements: arrays with more elements are kept summed over their largest axes (the part's note says
+            so), which leaves `by` for the remaining axes.
+
+    Returns:
+        A `Report`. `report.reported` is what `model.test_on_batch` returned, or, with `class_weight`,
+        `training=True` or a random forward pass, what `model.compute_loss` gave on the same forward pass.
+
+    Raises:
+        ValueError: the model is not compiled, data and model do not fit, or Keras refuses the weights; the
+            message names the argument, the shapes and the way out.
+        RuntimeError: Keras runs on another backend than TensorFlow.
+    """
+    checks.compiled(model)
+    x, y, sample_weight = checks.batch(x, y, sample_weight)
+    word = "sample_weight"
+    if class_weight is not None:
+        sample_weight = checks.class_weight(y, sample_weight, class_weight)
+        word = "class_weight"
+    with checks.model_errors(model, x, y, sample_weight):
+        if not _keras.is_built(model):
+            _keras.build(model, x, y, sample_weight)
+        with _keras.preserved(model):
+            from_trace = training or class_weight is not None
+            reported = None if from_trace else _keras.test_on_batch(model, x, y, sample_weight)
+            traced = _trace_model(model, x, y, sample_weight, training, word)
+            notes = _model_notes(model, traced)
+            source = "test_on_batch"
+            if reported is None or graph.is_random(traced.root):
+                reported, source = traced.run([traced.root])[0], "compute_loss"
+                if graph.is_random(traced.root):
+                    notes.append("the forward pass draws random numbers: another call of Keras gives another number")
+            named, labels = checks.names(traced.prediction_names, traced.predictions, axes, class_names)
+            return _report(traced, reported, source, notes, named, labels, max_elements)
+
+
+def explain_loss(
+    loss: keras.losses.Loss | Callable | str,
+    y_true: Any,
+    y_pred: Any,
+    sample_weight: Any = None,
+    *,
+    mask: Any = None,
+    axes: Sequence[str] | None = None,
+    class_names: Sequence[Hashable] | None = None,
+    max_elements: int = MAX_ELEMENTS,
+) -> Report:
+    """Show how one loss reduces two arrays to one number; no model needed.
+
+    Args:
+        loss: a `keras.losses.Loss`, a function of `(y_true, y_pred)`, or a name that Keras knows. A function
+            is wrapped as `compile` does: its values are weighted and averaged.
+        y_true, y_pred: arrays. float64 is cast to `keras.config.floatx()`.
+        sample_weight: weights, as for `loss(y_true, y_pred, sample_weight)`.
+        mask: boolean array, attached to `y_pred` as Keras attaches the mask of a masked input.
+        axes, class_names, max_elements: as for `explain`.
+
+    Returns:
+        A `Report` with one output term (and a constant, if the loss has one). `report.reported` is what calling
+        the loss returned, or its mean where it returned an array, which is what the progress bar shows.
+
+    Raises:
+        ValueError: the shapes do not fit, naming the argument, the shapes and the way out.
+        RuntimeError: Keras runs on another backend than TensorFlow.
+    """
+    loss = checks.loss_object(loss)
+    y_true, y_pred, sample_weight, mask = (
+        checks.array(name, value)
+        for name, value in (("y_true", y_true), ("y_pred", y_pred), ("sample_weight", sample_weight), ("mask", mask))
+    )
+    with checks.loss_errors(loss, y_true, y_pred, sample_weight, mask):
+        reported = _call_loss(loss, y_true, y_pred, sample_weight, mask).numpy().mean()
+        traced = _trace_loss(loss, y_true, y_pred, sample_weight, mask)
+        named, labels = checks.names([loss.name], traced.predictions, axes, class_names)
+        return _report(traced, reported, "the loss itself", [], named, labels, max_elements)
+
+
+def _report(traced: Traced, reported, source, notes, named, labels, max_elements) -> Report:
+    graph.expand_fused(traced.trace.graph, traced.root)
+    return Report(
+        reported=float(reported),
+        terms=tuple(decompose(traced, named, labels, max_elements)),
+        source=source,
+        versions={"keras": keras.__version__, "backend": keras.backend.backend(), "tensorflow": tf.__version__},
+        tolerance=_TOLERANCE.get(traced.root.dtype.name, 1e-6),
+        batch_size=traced.batch_size,
+        notes=tuple(notes),
+    )
+
+
+def _trace(structure: list, compute: Callable, **known) -> Traced:
+    """Trace `compute(*structure)` with placeholders for the arrays of the nested list `structure`."""
+    leaves = [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
+    specs = [tf.TensorSpec(leaf.shape, tf.as_dtype(leaf.dtype)) for leaf in leaves]
+    found = {"recorder": _keras.Recorder(), "predictions": [], "prediction_names": [], "inputs": {}, "forward": set()}
+
+    def traced(*placeholders: tf.Tensor) -> tf.Tensor:
+        waiting = iter(placeholders)
+        arguments = keras.tree.map_structure(lambda leaf: None if leaf is None else next(waiting), structure)
+        loss = tf.convert_to_tensor(compute(found, *arguments))
+        return tf.identity(loss) if loss.shape.rank == 0 else tf.reduce_mean(loss)  # the progress bar shows a mean
+
+    trace = graph.trace(traced, specs)
+    trace.forward = found.pop("forward")
+    sizes = {leaf.shape[0] for leaf in leaves if leaf.ndim}
+    return Traced(
+        trace=trace,
+        root=trace.function.outputs[0],
+        leaves=leaves,
+        batch_size=sizes.pop() if len(sizes) == 1 else None,
+        **found,
+        **known,
+    )
+
+
+def _trace_model(model, x, y, sample_weight, training: bool, weight_word: str) -> Traced:
+    def compute(found, x, y, sample_weight):
+        recorder = found["recorder"]
+        with _keras.recording_activity(model) as activity:
+            y_pred = model(x, training=training) if _accepts(model.call, "training") else model(x)
+        found["forward"].update(op.name for op in tf.compat.v1.get_default_graph().get_operations())
+        found["predictions"] = [tensor for tensor in keras.tree.flatten(y_pred) if tensor is not None]
+        for word, value in (("x", x), ("y_true", y), (weight_word, sample_weight)):
+            found["inputs"][word] = [tensor for tensor in keras.tree.flatten(value) if tensor is not None]
+        arguments = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight}
+        if _accepts(model.compute_loss, "training"):
+            arguments["training"] = training
+        with (
+            _keras.recording_added(model, recorder, activity, tf.identity),
+            _keras.recording_outputs(model, recorder),
+        ):
+            loss = model.compute_loss(**arguments)
+        found["prediction_names"] = _prediction_names(model, recorder, found["predictions"])
+        return loss
+
+    traced = _trace([x, y, sample_weight], compute)
+    handles = {id(variable.value.handle) for variable in model.trainable_variables}
+    traced.trainable = [inner for outer, inner in traced.trace.graph.captures if id(outer) in handles]
+    return traced
+
+
+def _trace_loss(loss, y_true, y_pred, sample_weight, mask) -> Traced:
+    def compute(found, y_true, y_pred, sample_weight, mask):
+        value = tf.identity(_call_loss(loss, y_true, y_pred, sample_weight, mask))
+        entry = {"name": loss.name, "y_true": y_true, "y_pred": y_pred, "value": value, "loss_weight": 1.0}
+        found["recorder"].outputs.append(entry)
+        found["predictions"], found["prediction_names"] = [y_pred], [loss.name]
+        words = (("y_true", y_true), ("sample_weight", sample_weight), ("mask", mask))
+        found["inputs"] = {word: [tensor] for word, tensor in words if tensor is not None}
+        return value
+
+    return _trace([y_true, y_pred, sample_weight, mask], compute, name=loss.name)
+
+
+def _call_loss(loss, y_true, y_pred, sample_weight, mask) -> tf.Tensor:
+    y_true, y_pred = tf.convert_to_tensor(y_true), tf.identity(y_pred)
+    if mask is not None:
+        _keras.set_mask(y_pred, tf.cast(mask, tf.bool))
+    return tf.convert_to_tensor(loss(y_true, y_pred, sample_weight=sample_weight))
+
+
+def _prediction_names(model, recorder: _keras.Recorder, predictions) -> list[str]:
+    """A name for each prediction: that of the loss on it, else the output's own."""
+    own = list(getattr(model, "output_names", None) or [])
+    if len(own) != len(predictions):
+        own = [f"output_{k}" if k else "output" for k in range(len(predictions))]
+    used = {id(entry["y_pred"]): entry["name"] for entry in reversed(recorder.outputs)}
+    return [used.get(id(tensor), name) for tensor, name in zip(predictions, own)]
+
+
+def _model_notes(model, traced: Traced) -> list[str]:
+    notes = []
+    if type(model).test_step is not _keras.plain_test_step():
+        notes.append(f"{type(model).__name__} overrides test_step: this report follows its compute_loss")
+    return notes
+
+
+def _accepts(function: Callable, argument: str) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.name == argument or p.kind is p.VAR_KEYWORD for p in parameters)

@@ -1,0 +1,197 @@
+"""Everything here that is not public Keras, in one place (Keras 3.13 to 3.15, TensorFlow backend).
+
+`explain` needs four things that Keras has no public name for: the loss object of each output, the owner of
+each added loss, the mask of a tensor, and a way to put a model back as it was. `tests/test_keras_private.py`
+fails by name when a new Keras moves one of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+from keras.src import backend
+from keras.src.backend.common import global_state
+from keras.src.trainers.data_adapters import data_adapter_utils
+
+
+class Recorder:
+    """The tensors of one `compute_loss`, by where they came from."""
+
+    def __init__(self):
+        self.outputs: list[dict] = []  # name, y_true, y_pred, value, loss_weight, loss: one entry an output
+        self.added: list[dict] = []  # name, kind, value: added losses and regularisers
+
+
+def layers_of(model: keras.Model) -> list[keras.layers.Layer]:
+    """The model and every layer in it, in the order in which `model.losses` asks them."""
+    return [model, *model._flatten_layers(include_self=False)]
+
+
+def set_mask(tensor, mask) -> None:
+    """Attach a Keras mask to a tensor, as `Masking` does."""
+    backend.set_keras_mask(tensor, mask)
+
+
+def logits_of(tensor):
+    """The logits that Keras will use in place of this sigmoid or softmax output, or None."""
+    logits = getattr(tensor, "_keras_logits", None)
+    if logits is None and tensor.op.type in ("Sigmoid", "Softmax"):
+        logits = tensor.op.inputs[0]
+    return logits
+
+
+def sample_weight_from_class_weight(y: np.ndarray, class_weight: dict) -> np.ndarray:
+    """The weights, shape (batch,), that `fit` makes of a `class_weight` dictionary; missing classes weigh 1."""
+    return data_adapter_utils.class_weight_to_sample_weights(y, class_weight)
+
+
+def compiled_loss(model: keras.Model):
+    """The object that applies one loss per output, or None where `compile` got no loss."""
+    return model._compile_loss
+
+
+@contextlib.contextmanager
+def recording_outputs(model: keras.Model, recorder: Recorder) -> Iterator[None]:
+    """While open, each output's loss value is noted as Keras computes it."""
+    compiled = compiled_loss(model)
+    if compiled is None or compiled._flat_losses is None:
+        yield
+        return
+    original = compiled._flat_losses
+
+    def recorded(entry) -> Callable:
+        def call(y_true, y_pred, sample_weight=None):
+            value = keras.ops.convert_to_tensor(entry.loss(y_true, y_pred, sample_weight))
+            weight = 1.0 if entry.loss_weights is None else entry.loss_weights
+            recorder.outputs.append(
+                {"name": entry.name, "y_true": y_true, "y_pred": y_pred, "value": value, "loss_weight": weight}
+            )
+            return value
+
+        return call
+
+    compiled._flat_losses = [entry._replace(loss=recorded(entry)) for entry in original]
+    try:
+        yield
+    finally:
+        compiled._flat_losses = original
+
+
+@contextlib.contextmanager
+def recording_activity(model: keras.Model) -> Iterator[set[int]]:
+    """While open, the yielded set collects the ids of the values that activity regularisers return."""
+    seen: set[int] = set()
+    kept: list = []
+    wrapped = [layer for layer in layers_of(model) if layer.activity_regularizer is not None]
+
+    def recorded(regulariser) -> Callable:
+        def call(output):
+            value = regulariser(output)
+            kept.append(value)  # alive, so that no other tensor can have its id
+            seen.add(id(value))
+            return value
+
+        return call
+
+    originals = [layer.activity_regularizer for layer in wrapped]
+    for layer, regulariser in zip(wrapped, originals):
+        layer.activity_regularizer = recorded(regulariser)
+    try:
+        yield seen
+    finally:
+        for layer, regulariser in zip(wrapped, originals):
+            layer.activity_regularizer = regulariser
+
+
+@contextlib.contextmanager
+def recording_added(model: keras.Model, recorder: Recorder, activity: set[int], identity: Callable) -> Iterator[None]:
+    """While open, `model.losses` is a list of known tensors, each noted with its owner.
+
+    Call after the forward pass and compute the loss inside. `identity` makes a tensor of its own of each, so
+    that one tensor added twice is two terms.
+    """
+    for layer in layers_of(model):
+        for value in layer._get_own_losses():
+            from_activity = id(value) in activity or any(id(tensor) in activity for tensor in value.op.inputs)
+            kind = "regulariser" if from_activity else "add_loss"
+            name = f"{layer.name}/activity" if from_activity else layer.name
+            recorder.added.append({"name": name, "kind": kind, "value": identity(value)})
+    owners = [variable for variable in model.trainable_weights if variable.regularizer is not None]
+    for variable, value in zip(owners, model._get_regularization_losses(), strict=True):
+        recorder.added.append({"name": variable.path, "kind": "regulariser", "value": identity(value)})
+    before = model._losses_override
+    model._losses_override = [entry["value"] for entry in recorder.added]
+    try:
+        yield
+    finally:
+        model._losses_override = before
+
+
+def wrap_loss_function(function: Callable) -> keras.losses.Loss:
+    """A loss function as the Loss that `compile` makes of it."""
+    name = getattr(function, "__name__", type(function).__name__)
+    return keras.src.losses.losses.LossFunctionWrapper(function, name=name)
+
+
+def build(model: keras.Model, x, y, sample_weight) -> None:
+    """Make the variables of model, metrics and compiled loss, as the first batch of `evaluate` would."""
+    model._symbolic_build(data_batch=(x, y, sample_weight))
+
+
+def plain_test_step():
+    """The `test_step` of models that do not override it."""
+    return keras.Model.test_step
+
+
+def is_built(model: keras.Model) -> bool:
+    """Have the model, its layers and its compiled loss made their variables?"""
+    compiled = compiled_loss(model)
+    return all(layer.built for layer in layers_of(model)) and (compiled is None or compiled.built)
+
+
+@contextlib.contextmanager
+def preserved(model: keras.Model) -> Iterator[None]:
+    """Whatever happens inside, the model is afterwards as it was: weights, metrics, seeds, optimizer, functions."""
+    variables = [*model.variables, *model.metrics_variables]
+    seed_generator = global_state.get_global_attribute("global_seed_generator")
+    if seed_generator is not None:
+        variables.append(seed_generator.state)
+    variables = list({id(variable): variable for variable in variables}.values())
+    values = [variable.numpy() for variable in variables]
+    layers = layers_of(model)
+    losses = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
+    functions = {name: getattr(model, name, None) for name in ("train_function", "test_function", "predict_function")}
+    steps = model.steps_per_execution
+    optimizer = model.optimizer
+    optimizer_built = optimizer is None or optimizer.built
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    model.steps_per_execution = 1
+    if not optimizer_built:
+        optimizer.built = True  # or test_on_batch would create its slots
+    try:
+        yield
+    finally:
+        if not optimizer_built:
+            optimizer.built = False
+        model.steps_per_execution = steps
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        for name, function in functions.items():
+            setattr(model, name, function)
+        for layer, own, ids in losses:
+            layer._losses[:] = own
+            layer._loss_ids.clear()
+            layer._loss_ids.update(ids)
+        for variable, value in zip(variables, values):
+            variable.assign(value)
+
+
+def test_on_batch(model: keras.Model, x, y, sample_weight) -> float | None:
+    """The "loss" that `model.test_on_batch` returns, freshly traced; None where it returns none by that name."""
+    model.test_function = None
+    logs = model.test_on_batch(x, y, sample_weight=sample_weight, return_dict=True)
+    return logs.get("loss")

@@ -1,0 +1,230 @@
+"""Follow axis names through a TensorFlow graph: what each dimension of a tensor *means*.
+
+A dimension is a tuple of `Atom`s: usually one (`row`), several after a flatten (`batch`, `row`, `col`
+merged into one), none where nothing is known. Names start at the predictions and targets and are carried
+through every operation of the loss, so a loss that flattens, transposes or slices keeps its axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+REDUCTIONS = {"Sum", "Mean", "Max", "Min", "Prod", "All", "Any", "EuclideanNorm"}
+_RESHAPES = {"Reshape", "Squeeze", "ExpandDims"}
+
+#: Default names by rank of the predictions: batch first, class last.
+DEFAULT_AXES = {
+    0: (),
+    1: ("batch",),
+    2: ("batch", "class"),
+    3: ("batch", "step", "class"),
+    4: ("batch", "row", "col", "class"),
+    5: ("batch", "depth", "row", "col", "class"),
+}
+
+
+@dataclass(frozen=True)
+class Atom:
+    """One named axis: its name and what its positions are called (their number is its size)."""
+
+    name: str
+    labels: Sequence[Hashable]
+
+    @property
+    def size(self) -> int:
+        return len(self.labels)
+
+
+Dims = tuple[tuple[Atom, ...], ...]
+
+
+def default_axes(rank: int) -> tuple[str, ...]:
+    """Names for predictions of this rank: `batch, ..., class`."""
+    return DEFAULT_AXES.get(rank) or ("batch", *(f"axis{k}" for k in range(1, rank - 1)), "class")
+
+
+def named(shape: Sequence[int], names: Sequence[str], labels: dict[str, Sequence[Hashable]] | None = None) -> Dims:
+    """Dimensions of a tensor whose axes are known: one atom each."""
+    labels = labels or {}
+    return tuple((Atom(name, labels.get(name, range(size))),) for name, size in zip(names, shape, strict=True))
+
+
+def propagate(operations: Iterable[tf.Operation], known: dict) -> dict:
+    """Names for the outputs of `operations` (in topological order), starting from `known` (tensor ref -> Dims).
+
+    Returns a dictionary from tensor reference to Dims that holds an entry for every output of known rank.
+    """
+    found: dict = dict(known)
+    for operation in operations:
+        inputs = [found.get(tensor.ref()) for tensor in operation.inputs]
+        for output in operation.outputs:
+            if output.ref() in found or output.shape.rank is None:
+                continue
+            shape = tuple(output.shape.as_list())
+            try:
+                dims = _infer(operation, inputs, shape)
+            except (ValueError, IndexError, TypeError):  # an operation in a form not foreseen: nothing is known
+                dims = None
+            if dims is None or len(dims) != len(shape) or not _fits(dims, shape):
+                dims = ((),) * len(shape)
+            found[output.ref()] = dims
+    return found
+
+
+def unfold(array: np.ndarray, dims: Dims | None) -> tuple[np.ndarray, tuple[Atom, ...]]:
+    """The array with one dimension per atom; merged axes come apart, unnamed axes of size 1 go, others are `axisK`."""
+    dims = dims if dims is not None and len(dims) == array.ndim else ((),) * array.ndim
+    atoms: list[Atom] = []
+    for k, (dim, size) in enumerate(zip(dims, array.shape)):
+        if dim and math.prod(atom.size for atom in dim) == size:
+            atoms.extend(dim)
+        elif size != 1:
+            atoms.append(Atom(f"axis{k}", range(size)))
+    seen: dict[str, int] = {}
+    unique = []
+    for atom in atoms:  # two dimensions can be the same axis, as in an accidental (N, 1) against (N,) broadcast
+        seen[atom.name] = seen.get(atom.name, 0) + 1
+        unique.append(Atom(f"{atom.name}_{seen[atom.name]}" if seen[atom.name] > 1 else atom.name, atom.labels))
+    return array.reshape([atom.size for atom in unique]), tuple(unique)
+
+
+def removed(dims_in: Dims | None, dims_out: Dims | None) -> tuple[str, ...]:
+    """Names that stand in `dims_in` and no more in `dims_out`."""
+    left = {atom.name for dim in dims_out or () for atom in dim}
+    return tuple(atom.name for dim in dims_in or () for atom in dim if atom.name not in left)
+
+
+def _fits(dims: Dims, shape: Sequence[int | None]) -> bool:
+    return all(not dim or size is None or math.prod(a.size for a in dim) == size for dim, size in zip(dims, shape))
+
+
+def _infer(operation: tf.Operation, inputs: list[Dims | None], shape: tuple) -> Dims | None:
+    kind = operation.type
+    first = inputs[0] if inputs else None
+    if kind in REDUCTIONS or kind == "ArgMax":
+        return _reduce(operation, first)
+    if kind in _RESHAPES:
+        return _regroup(first, operation.inputs[0].shape, shape)
+    if kind == "Transpose":
+        return tuple(first[k] for k in _static(operation.inputs[1]))
+    if kind == "Pack":
+        axis = operation.get_attr("axis") % len(shape)
+        dims = list(_broadcast(inputs, shape[:axis] + shape[axis + 1 :]))
+        return (*dims[:axis], (), *dims[axis:])
+    if kind == "ConcatV2":
+        axis = int(_static(operation.inputs[-1])) % len(shape)
+        dims = list(_broadcast(inputs[:-1], shape))
+        return (*dims[:axis], (), *dims[axis + 1 :])
+    if kind == "StridedSlice":
+        return _strided_slice(operation, first)
+    if kind == "Slice":
+        begin, size = _static(operation.inputs[1]), _static(operation.inputs[2])
+        return tuple(
+            _pick(dim, slice(b, None if s == -1 else b + s)) for dim, b, s in zip(first, begin, size, strict=True)
+        )
+    if kind in ("GatherV2", "ResourceGather"):
+        return _gather(operation, first)
+    if kind == "MatMul":
+        rows = first[1] if operation.get_attr("transpose_a") else first[0]
+        columns = inputs[1][0] if operation.get_attr("transpose_b") else inputs[1][1]
+        return (rows, columns)
+    if kind == "OneHot":
+        return (*(first or ()), ())
+    if kind in ("Split", "SplitV", "Unpack", "Shape", "Size", "Rank", "Range", "Fill", "Where", "GatherNd"):
+        return None
+    return _broadcast(inputs, shape)
+
+
+def _broadcast(inputs: list[Dims | None], shape: Sequence[int | None]) -> Dims:
+    """Right-aligned, as NumPy broadcasts: each dimension takes the first name that fits its size."""
+    result = []
+    for back in range(len(shape), 0, -1):
+        candidates = (dims[-back] for dims in inputs if dims is not None and len(dims) >= back)
+        fitting = (dim for dim in candidates if dim and math.prod(a.size for a in dim) == shape[-back])
+        result.append(next(fitting, ()))
+    return tuple(result)
+
+
+def _reduce(operation: tf.Operation, dims: Dims) -> Dims:
+    axes = {int(axis) % len(dims) for axis in np.atleast_1d(_static(operation.inputs[1]))} if dims else set()
+    keep = operation.type != "ArgMax" and operation.get_attr("keep_dims")
+    return tuple(() if k in axes else dim for k, dim in enumerate(dims) if keep or k not in axes)
+
+
+def _regroup(dims: Dims, before: tf.TensorShape, after: Sequence[int | None]) -> Dims:
+    """Split the atoms over the new dimensions: smallest runs on both sides with the same number of elements."""
+    atoms: list[Atom] = []
+    for dim, size in zip(dims, before.as_list(), strict=True):
+        atoms.extend(dim if dim else ([Atom("", range(size))] if size != 1 else []))
+    result: list[tuple[Atom, ...]] = []
+    position = 0
+    k = 0
+    while k < len(after):
+        if after[k] == 1:
+            one = position < len(atoms) and atoms[position].size == 1
+            result.append((atoms[position],) if one else ())
+            position += one
+            k += 1
+            continue
+        taken, sizes = [], [after[k]]
+        while math.prod(a.size for a in taken) != math.prod(sizes):
+            if math.prod(a.size for a in taken) < math.prod(sizes):
+                taken.append(atoms[position])
+                position += 1
+            else:
+                sizes.append(after[k + len(sizes)])
+        whole = len(sizes) == 1 and all(atom.name for atom in taken)
+        result.extend([tuple(taken)] if whole else [()] * len(sizes))
+        k += len(sizes)
+    return tuple(result)
+
+
+def _strided_slice(operation: tf.Operation, dims: Dims) -> Dims:
+    begin, end, strides = (_static(tensor) for tensor in operation.inputs[1:4])
+    masks = {name: operation.get_attr(f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")}
+    bit = {name: [bool(mask >> k & 1) for k in range(len(begin))] for name, mask in masks.items()}
+    spread = len(dims) - sum(not bit["new_axis"][k] and not bit["ellipsis"][k] for k in range(len(begin)))
+    result: list[tuple[Atom, ...]] = []
+    position = 0
+    for k in range(len(begin)):
+        if bit["ellipsis"][k]:
+            result.extend(dims[position : position + spread])
+            position += spread
+        elif bit["new_axis"][k]:
+            result.append(())
+        else:
+            if not bit["shrink_axis"][k]:
+                start = None if bit["begin"][k] else int(begin[k])
+                stop = None if bit["end"][k] else int(end[k])
+                result.append(_pick(dims[position], slice(start, stop, int(strides[k]))))
+            position += 1
+    return (*result, *dims[position:])
+
+
+def _gather(operation: tf.Operation, dims: Dims) -> Dims:
+    axis = int(_static(operation.inputs[2])) % len(dims) if len(operation.inputs) > 2 else 0
+    indices = tf.get_static_value(operation.inputs[1])
+    rank = operation.inputs[1].shape.rank
+    chosen: tuple = ((),) * rank
+    if indices is not None and rank == 1:
+        chosen = (_pick(dims[axis], [int(i) for i in indices]),)
+    return (*dims[:axis], *chosen, *dims[axis + 1 :])
+
+
+def _pick(dim: tuple[Atom, ...], index: slice | list[int]) -> tuple[Atom, ...]:
+    if len(dim) != 1:
+        return ()
+    labels = dim[0].labels
+    return (Atom(dim[0].name, labels[index] if isinstance(index, slice) else tuple(labels[i] for i in index)),)
+
+
+def _static(tensor: tf.Tensor) -> np.ndarray:
+    value = tf.get_static_value(tensor)
+    if value is None:
+        raise ValueError("not known before the graph runs")
+    return value

@@ -1,0 +1,318 @@
+"""What `explain` accepts, and what it says when something does not fit.
+
+Keras decides what is refused: these checks only run ahead of it where its message would not help, or after
+it, to say which argument is to blame, with the shapes and the way out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from lossviz.axes import default_axes
+
+
+def backend() -> None:
+    """Raise RuntimeError unless Keras runs on TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            f"lossviz.explain reads TensorFlow graphs, and Keras runs on {keras.backend.backend()!r} here. It needs the "
+            "TensorFlow backend: set KERAS_BACKEND=tensorflow before the first `import keras` (the number is the same on "
+            "every backend up to rounding)."
+        )
+
+
+def compiled(model: Any) -> None:
+    """Raise unless `model` is a compiled Keras 3 model on one device."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"model must be a keras.Model (Keras {keras.__version__}), got {type(model).__name__}.")
+    if not model.compiled:
+        raise ValueError(
+            f"model {model.name!r} is not compiled, so it has no loss yet. Call model.compile(loss=...) first, or use "
+            "lossviz.explain_loss(loss, y_true, y_pred) for a loss without a model."
+        )
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if replicas > 1:
+        raise ValueError(
+            f"model {model.name!r} is distributed over {replicas} replicas, each with a loss of its own. Explain the "
+            "same model built outside the strategy's scope."
+        )
+
+
+def array(name: str, value: Any) -> np.ndarray | None:
+    """One argument as a NumPy array; float64 becomes floatx, as in `fit`."""
+    if value is None:
+        return None
+    try:
+        result = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be made into one array: {error}. Pass a NumPy array or a tensor.") from error
+    if result.dtype == object:
+        raise ValueError(f"{name} is not an array of numbers (dtype object). Pass a NumPy array or a tensor.")
+    if result.dtype == np.float64:
+        result = result.astype(keras.config.floatx())
+    if result.dtype.kind in "US":
+        result = result.astype(object)
+    return result
+
+
+def structure(name: str, value: Any) -> Any:
+    """A nested structure of arrays, as Keras takes it; a list of plain numbers is one array."""
+    if value is None:
+        return None
+    leaves = keras.tree.flatten(value)
+    if leaves and all(np.isscalar(leaf) for leaf in leaves):
+        return array(name, value)
+    return keras.tree.map_structure(lambda leaf: array(name, leaf), value)
+
+
+def batch(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    """The three arguments as structures of arrays with one common number of samples."""
+    if x is None:
+        raise ValueError("x is None. Pass the inputs of one batch, as for model.test_on_batch(x, y).")
+    found = {name: structure(name, value) for name, value in (("x", x), ("y", y), ("sample_weight", sample_weight))}
+    sizes: dict[str, int] = {}
+    for name, value in found.items():
+        for leaf in keras.tree.flatten(value):
+            if leaf is None:
+                continue
+            if leaf.ndim == 0:
+                raise ValueError(f"{name} holds a single number; it needs one entry a sample: shape (batch, ...).")
+            sizes.setdefault(name, leaf.shape[0])
+            if leaf.shape[0] != sizes["x"]:
+                raise ValueError(
+                    f"{name} has {leaf.shape[0]} samples (shape {leaf.shape}), x has {sizes['x']}. Every array needs the "
+                    "same number of samples along its first axis."
+                )
+    if sizes["x"] == 0:
+        raise ValueError("x holds no samples (its first axis has size 0), so there is no loss to explain.")
+    return found["x"], found["y"], found["sample_weight"]
+
+
+def class_weight(y: Any, sample_weight: Any, weights: Mapping[int, float]) -> np.ndarray:
+    """The sample weights, shape (batch,), that `fit` makes of `class_weight`; ValueError where `fit` cannot."""
+    from lossviz import _keras
+
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"class_weight must be a dictionary of class to weight, got {type(weights).__name__}.")
+    if sample_weight is not None:
+        raise ValueError(
+            "class_weight and sample_weight cannot be given together (Keras 3 refuses both in one call). Multiply them "
+            "into one sample_weight."
+        )
+    if keras.tree.is_nested(y) or y is None:
+        raise ValueError(
+            "class_weight works for models with one output (Keras 3 refuses it for several). Pass one sample_weight "
+            "array per output instead."
+        )
+    if y.ndim > 2 or (y.ndim == 2 and y.shape[1] > 1 and not np.all((y == 0) | (y == 1))):
+        raise ValueError(
+            f"class_weight needs one class per sample: y of shape (batch,), (batch, 1) or one-hot (batch, classes); y has "
+            f"shape {y.shape}. Keras 3 cannot apply it here. Give every position its own weight instead: "
+            "sample_weight = np.array([w0, w1, ...])[y.argmax(-1)]."
+        )
+    return _keras.sample_weight_from_class_weight(y, dict(weights))
+
+
+def loss_object(loss: Any) -> keras.losses.Loss:
+    """A Loss, made as `compile` makes it of a name or a function."""
+    if isinstance(loss, type):
+        raise ValueError(f"loss is the class {loss.__name__}; pass an instance: {loss.__name__}().")
+    found = keras.losses.get(loss)
+    if isinstance(found, keras.losses.Loss):
+        return found
+    if not callable(found):
+        raise ValueError(f"loss must be a keras.losses.Loss, a function of (y_true, y_pred) or a name, got {loss!r}.")
+    from lossviz import _keras
+
+    return _keras.wrap_loss_function(found)
+
+
+def names(
+    output_names: Sequence[str],
+    predictions: Sequence[Any],
+    axes: Sequence[str] | Mapping[str, Sequence[str]] | None,
+    class_names: Sequence[Hashable] | Mapping[str, Sequence[Hashable]] | None,
+) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[Hashable, ...]]]:
+    """Axis names and class names by output; ValueError names the argument and the shapes that it does not fit."""
+    shapes = {name: tuple(p.shape) for name, p in zip(output_names, predictions) if p.shape.rank is not None}
+    shown = "; ".join(f"{name} {shape}" for name, shape in shapes.items())
+    found_axes = {name: default_axes(len(shape)) for name, shape in shapes.items()}
+    for name, given in _by_output("axes", axes, shapes, lambda value, shape: len(value) == len(shape), shown).items():
+        if len(given) != len(shapes[name]) or len(set(given)) != len(given):
+            raise ValueError(
+                f"axes={given} does not name the predictions of output {name!r}, shape {shapes[name]}: give "
+                f"{len(shapes[name])} different names, such as {default_axes(len(shapes[name]))}."
+            )
+        found_axes[name] = tuple(given)
+    found_names: dict[str, tuple[Hashable, ...]] = {}
+    given_names = _by_output("class_names", class_names, shapes, lambda v, shape: shape and len(v) == shape[-1], shown)
+    for name, given in given_names.items():
+        if not shapes[name] or len(given) != shapes[name][-1] or len(set(given)) != len(given):
+            size = shapes[name][-1] if shapes[name] else 0
+            raise ValueError(
+                f"class_names has {len(given)} names, but output {name!r} has shape {shapes[name]}: give {size} different "
+                "names, one per position along the last axis."
+            )
+        found_names[name] = tuple(given)
+    return found_axes, found_names
+
+
+def _by_output(argument: str, given: Any, shapes: Mapping[str, tuple], fits: Callable, shown: str) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if isinstance(given, str):
+        raise ValueError(f"{argument}={given!r} is one string; give a sequence of names, such as ({given!r}, ...).")
+    if isinstance(given, Mapping):
+        if unknown := [name for name in given if name not in shapes]:
+            raise ValueError(f"{argument} names output {unknown[0]!r}, but the outputs are {list(shapes)}.")
+        return dict(given)
+    chosen = {name: given for name, shape in shapes.items() if fits(tuple(given), shape)}
+    if not chosen:
+        raise ValueError(f"{argument}={tuple(given)} has {len(given)} names and fits no output. The outputs are: {shown}.")
+    return chosen
+
+
+# -- after Keras has refused ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def model_errors(model: keras.Model, x: Any, y: Any, sample_weight: Any) -> Iterator[None]:
+    """Turn what Keras or TensorFlow raise inside into one ValueError that says which argument is to blame."""
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "says_enough", False):
+            raise
+        message = _diagnose(model, x, y, sample_weight, error)
+        raise ValueError(message) from error
+
+
+@contextlib.contextmanager
+def loss_errors(loss, y_true, y_pred, sample_weight, mask) -> Iterator[None]:
+    """The same for `explain_loss`."""
+    try:
+        yield
+    except Exception as error:
+        shapes = _shapes({"y_true": y_true, "y_pred": y_pred, "sample_weight": sample_weight, "mask": mask})
+        advice = ""
+        if sample_weight is not None:
+            advice = " " + _weight_advice("sample_weight", sample_weight.shape, y_pred.shape)
+        raise ValueError(f"loss {loss.name!r} refuses these arrays: {shapes}.{advice} It says: {_first(error)}") from error
+
+
+def _diagnose(model, x, y, sample_weight, error: Exception) -> str:
+    given = _shapes({"x": x, "y": y, "sample_weight": sample_weight})
+    said = f"Keras says: {_first(error)}"
+    outputs = _output_shapes(model, x)
+    if outputs is None:
+        wanted = getattr(model, "input_shape", None)
+        takes = f" Its input is {wanted}." if wanted else ""
+        return f"x does not fit model {model.name!r}: {given}.{takes} {said}"
+    shown = "; ".join(f"{name} {shape}" for name, shape in outputs.items())
+    if y is None:
+        return (
+            f"y is missing: model {model.name!r} is compiled with a loss that needs targets. Its outputs are: {shown}. Call "
+            f"explain(model, x, y). {said}"
+        )
+    targets = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
+    if sample_weight is None or not _loss_works(model, x, y, None):
+        if len(targets) != len(outputs) and not _loss_works(model, x, y, None):
+            return (
+                f"y holds {len(targets)} target(s), model {model.name!r} has {len(outputs)} output(s): {shown}. Pass one "
+                f"target per output that has a loss, as a list in this order or a dictionary by name. {given}. {said}"
+            )
+        for (name, shape), target in zip(outputs.items(), targets):
+            if problem := _label_problem(target, shape):
+                return f"y does not fit output {name!r} of shape {shape}: {problem} {said}"
+        if any(word in str(error) for word in ("numpy", "eager", "bool", "iterat")):
+            return (
+                f"the loss of model {model.name!r} cannot be traced into a graph: it seems to use .numpy(), a Python `if` or "
+                f"a loop on tensor values. Write it with keras.ops (ops.where instead of `if`). {said}"
+            )
+        return (
+            f"y does not fit the outputs of model {model.name!r}: {given}; outputs: {shown}. Targets usually have the shape of "
+            f"the output (or that shape without its last axis, for integer labels). {said}"
+        )
+    weights = keras.tree.flatten(sample_weight)
+    if keras.tree.is_nested(sample_weight) and len(weights) != len(targets):
+        return (
+            f"sample_weight holds {len(weights)} entries, y holds {len(targets)}: Keras 3 wants one per target, in the same "
+            f"structure (a list may hold None; a dictionary must be complete). {given}. {said}"
+        )
+    weights = weights if len(weights) == len(outputs) else weights * len(outputs)
+    advice = [
+        _weight_advice(f"sample_weight for output {name!r}", weight.shape, shape)
+        for (name, shape), weight in zip(outputs.items(), weights)
+        if weight is not None
+    ]
+    return f"Keras refuses sample_weight: {' '.join(advice)} {said}"
+
+
+def _weight_advice(what: str, weight: tuple, prediction: tuple) -> str:
+    """Which weights would work for a loss that averages the last axis of these predictions away."""
+    values = tuple(prediction[:-1]) if len(prediction) > 1 else tuple(prediction)
+    per_sample = (values[0], *(1 for _ in values[1:])) if values else ()
+    text = f"{what} has shape {tuple(weight)}."
+    if not values:
+        return text
+    if len(values) == 1:
+        return f"{text} Predictions of shape {tuple(prediction)} have one loss value per sample: weights need shape {values}."
+    return (
+        f"{text} A loss over the last axis of predictions of shape {tuple(prediction)} has values of shape {values}, and "
+        f"Keras 3 lines weights up with the *last* axes of that. Use shape {per_sample} for one weight a sample "
+        f"(weights.reshape{per_sample}), or {values} for one weight a position."
+    )
+
+
+def _label_problem(target: np.ndarray, shape: tuple) -> str:
+    integers = np.issubdtype(target.dtype, np.integer) or np.all(target == np.round(target))
+    sparse = target.shape in (shape[:-1], (*shape[:-1], 1)) and len(shape) > 1
+    if sparse and integers and shape[-1] > 1 and target.size:
+        low, high = target.min(), target.max()
+        if low < 0 or high >= shape[-1]:
+            return f"it holds labels from {low:g} to {high:g}, but there are {shape[-1]} classes (0 to {shape[-1] - 1})."
+    return ""
+
+
+def _output_shapes(model, x) -> dict[str, tuple] | None:
+    try:
+        spec = model(keras.tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, str(leaf.dtype)), x))
+    except Exception:
+        return None
+    flat = keras.tree.flatten(spec)
+    names = list(getattr(model, "output_names", None) or [])
+    if len(names) != len(flat):
+        names = [f"output_{k}" if k else "output" for k in range(len(flat))]
+    return {name: tuple(tensor.shape) for name, tensor in zip(names, flat)}
+
+
+def _loss_works(model, x, y, sample_weight) -> bool:
+    from lossviz import _explain
+
+    try:
+        _explain._trace_model(model, x, y, sample_weight, False, "sample_weight")
+    except Exception:
+        return False
+    return True
+
+
+def _shapes(arguments: Mapping[str, Any]) -> str:
+    def shape(value: Any) -> str:
+        if isinstance(value, Mapping):
+            return "{" + ", ".join(f"{key!r}: {shape(item)}" for key, item in value.items()) + "}"
+        if isinstance(value, (list, tuple)):
+            return "[" + ", ".join(map(shape, value)) + "]"
+        return "None" if value is None else str(tuple(value.shape))
+
+    return ", ".join(f"{name} {shape(value)}" for name, value in arguments.items() if value is not None)
+
+
+def _first(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return f"{type(error).__name__}: {text[:300]}"

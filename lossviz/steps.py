@@ -1,0 +1,148 @@
+"""Say in words, with numbers, what each operation between an element loss and the printed number does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from lossviz import axes as names
+from lossviz.graph import Cut
+from lossviz.report import Step
+
+_SILENT = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "EnsureShape", "CheckNumerics"}
+_PICKING = {"StridedSlice", "Slice", "GatherV2", "GatherNd", "Split", "SplitV", "Unpack"}
+_DIVISIONS = {"RealDiv", "Div", "DivNoNan"}
+
+
+class Narrator:
+    """Turns the road of a cut into steps.
+
+    `dims` are the axis names of tensors, `values` what independent tensors were when the graph ran, `shapes`
+    the shapes of tensors whose shape is not known before, `sources` the words for where a tensor comes from.
+    """
+
+    def __init__(self, dims: dict, values: dict, shapes: dict, sources: dict):
+        self.dims, self.values, self.shapes, self.sources = dims, values, shapes, sources
+
+    def element(self, cut: Cut, axes: Sequence[str], shape: Sequence[int]) -> Step:
+        shape = tuple(shape)
+        where = f" ({', '.join(axes)})" if axes else ""
+        return Step("element loss", f"element loss{where}: {show_shape(shape)}", shape, shape)
+
+    def road(self, cut: Cut) -> list[Step]:
+        """The steps from the cut down to its root."""
+        steps: list[Step] = []
+        current = cut.tensor
+        for position, operation in enumerate(cut.path):
+            following = cut.path[position + 1] if position + 1 < len(cut.path) else None
+            after = next((out for out in operation.outputs if following and _consumes(following, out)), None)
+            after = operation.outputs[0] if after is None else after
+            step = self._step(operation, current, after)
+            if step is not None:
+                if steps and step.op == "divide" and steps[-1].op == "sum" and step.divisor is not None:
+                    whole = steps.pop()
+                    step = Step(
+                        "sum", f"{whole.text}, ÷ {show_number(step.divisor)}", whole.input_shape, step.output_shape,
+                        whole.axes, step.divisor,
+                    )  # fmt: skip
+                steps.append(step)
+            current = after
+        if cut.ways > 1:
+            shape = self.shape(cut.tensor)
+            steps.append(Step("note", f"these element losses reach the number on {cut.ways} roads", shape, shape))
+        return steps
+
+    def shape(self, tensor: tf.Tensor) -> tuple[int, ...]:
+        known = self.shapes.get(tensor.ref())
+        return tuple(known) if known is not None else tuple(tensor.shape.as_list())
+
+    def _step(self, operation: tf.Operation, before: tf.Tensor, after: tf.Tensor) -> Step | None:
+        kind = operation.type
+        shape_in, shape_out = self.shape(before), self.shape(after)
+        if kind in ("Sum", "Mean"):
+            return self._reduction(kind.lower(), before, after, shape_in, shape_out)
+        if kind in ("Mul", "MulNoNan") or kind in _DIVISIONS:
+            other = next(tensor for tensor in operation.inputs if tensor is not before)
+            return self._scaling(kind in _DIVISIONS, other, after, shape_in, shape_out)
+        if kind == "Neg" or (kind == "Sub" and operation.inputs[1] is before):
+            return Step("multiply", "× −1", shape_in, shape_out, factor=-1.0)
+        if kind in ("Select", "SelectV2"):
+            return self._selection(operation, before, shape_in, shape_out)
+        if kind in _PICKING and shape_in != shape_out:
+            return Step("select", f"select: {show_shape(shape_in)} → {show_shape(shape_out)}", shape_in, shape_out)
+        if kind in ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"):
+            text = f"weighted sum ({kind}): {show_shape(shape_in)} → {show_shape(shape_out)}"
+            return Step("sum", text, shape_in, shape_out, names.removed(self._dims(before), self._dims(after)))
+        if kind in ("Add", "AddV2", "AddN", "Sub", "Pack", "ConcatV2", *_SILENT):
+            return None  # joining the other summands changes neither axis nor divisor
+        return Step(kind, f"{kind}: {show_shape(shape_in)} → {show_shape(shape_out)}", shape_in, shape_out)
+
+    def _reduction(self, word, before, after, shape_in, shape_out) -> Step | None:
+        if math.prod(shape_in) == math.prod(shape_out):
+            return None
+        axes = names.removed(self._dims(before), self._dims(after))
+        over = ", ".join(axes) or f"{len(shape_in) - len(shape_out)} axes"
+        text = f"{word} over {over}: {show_shape(shape_in)} → {show_shape(shape_out)}"
+        if word == "sum":
+            return Step(word, text, shape_in, shape_out, axes)
+        divisor = math.prod(shape_in) / max(math.prod(shape_out), 1)
+        return Step(word, f"{text}, ÷ {show_number(divisor)}", shape_in, shape_out, axes, divisor)
+
+    def _scaling(self, divides: bool, other, after, shape_in, shape_out) -> Step | None:
+        value = np.asarray(self.values[other.ref()])
+        word, sign = ("divide", "÷") if divides else ("multiply", "×")
+        source = self.sources.get(other.ref(), "")
+        if value.size == 1:
+            number = float(value.reshape(()))
+            text = f"{sign} {show_number(number)}" + (f" ({source})" if source else "")
+            if divides:
+                return Step(word, text, shape_in, shape_out, divisor=number)
+            return None if number == 1 else Step(word, text, shape_in, shape_out, factor=number)
+        dims = self._dims(after)
+        offset = len(shape_out) - value.ndim
+        along = tuple(
+            atom.name
+            for k, size in enumerate(value.shape)
+            if size != 1 and k + offset >= 0 and dims
+            for atom in dims[k + offset]
+        )
+        where = f" along {', '.join(along)}" if along else ""
+        text = f"{sign} {source or 'constants'} {show_shape(value.shape)}{where}: {show_range(value)}"
+        return Step(word, text, shape_in, shape_out, along)
+
+    def _selection(self, operation, before, shape_in, shape_out) -> Step:
+        condition = np.asarray(self.values[operation.inputs[0].ref()]).astype(bool)
+        kept = condition if operation.inputs[1] is before else ~condition
+        source = self.sources.get(operation.inputs[0].ref(), "")
+        text = f"keep {show_number(kept.sum())} of {show_number(kept.size)}" + (f" ({source})" if source else "")
+        return Step("select", text, shape_in, shape_out)
+
+    def _dims(self, tensor: tf.Tensor):
+        return self.dims.get(tensor.ref())
+
+
+def show_shape(shape: Sequence[int]) -> str:
+    """(16,256,256,5), or () for one number."""
+    return f"({','.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def show_number(number: float) -> str:
+    """Whole numbers in full, in groups of three; others to six digits."""
+    if math.isfinite(number) and number == int(number) and abs(number) < 1e15:
+        return f"{int(number):,}".replace(",", " ")
+    return f"{number:.6g}"
+
+
+def show_range(value: np.ndarray) -> str:
+    """What values a weight takes: "0 … 1.5, 2 of 6 are 0"."""
+    low, high = float(np.min(value)), float(np.max(value))
+    text = show_number(low) if low == high else f"{show_number(low)} … {show_number(high)}"
+    zeros = int(np.sum(value == 0))
+    return text + (f", {show_number(zeros)} of {show_number(value.size)} are 0" if zeros else "")
+
+
+def _consumes(operation: tf.Operation, tensor: tf.Tensor) -> bool:
+    return any(other is tensor for other in operation.inputs)
