@@ -169,9 +169,12 @@ class Term:
                 continue
             split = True
             array = part.sum_to(part.true_class_axes)
-            for index, label in enumerate(part.class_labels or ()):
+            names = part.class_labels or ()
+            for index, label in enumerate(names):
                 share = float(np.sum(array[part.true_class == index]))
                 shares[label] = shares.get(label, 0.0) + share
+            # a class to ignore (-1, 255) has no label, but its share must not be lost
+            rest += float(np.sum(array[(part.true_class < 0) | (part.true_class >= len(names))]))
         if not split:
             raise ValueError(
                 f"term {self.name!r} ({self.exactness}, axes {_named_shape(self)}) cannot be grouped by true class: "
@@ -272,7 +275,7 @@ class Report:
         if not math.isfinite(self.reported):
             same = self.total == self.reported or (math.isnan(self.total) and math.isnan(self.reported))
         else:
-            same = abs(self.residual) <= self.tolerance * self.magnitude
+            same = math.isfinite(self.total) and abs(self.residual) <= self.tolerance * self.magnitude
         if not same:
             lines = "".join(f"\n  {t.kind:<12} {t.name:<30} {t.contribution:+.9g}" for t in self.terms)
             notes = "".join(f"\n  note: {note}" for note in self.notes)
