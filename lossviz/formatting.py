@@ -1,0 +1,248 @@
+"""What the three writers share: numbers, shapes and labels as words, and which colour means what.
+
+Nothing here changes a share; nothing here imports matplotlib.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lossviz.report import UNSPLIT, Part, Report, Step, Term
+
+#: Colours of classes, in label order (Okabe and Ito's colour-blind-safe set, yellow last). They repeat.
+CLASS_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#6B6B6B", "#F0E442")
+#: Colours of terms by kind: quieter than the classes, so that the two are not taken for each other.
+KIND_COLORS = {"output": "#34506B", "add_loss": "#A0712B", "regulariser": "#7B8794", "constant": "#B3BAC2"}
+#: Pale colours of axes, for the boxes that hold their sizes. Other names take `OTHER_AXIS_COLOR`.
+AXIS_COLORS = {
+    "batch": "#D9E2EC", "row": "#D3EBDD", "col": "#E0EDC4", "step": "#D3EBDD", "time": "#D3EBDD",
+    "depth": "#EBDDF0", "channel": "#EBDDF0", "class": "#FFE0C2",
+}  # fmt: skip
+OTHER_AXIS_COLOR = "#E9E4DA"
+#: Text, quiet text, hairlines, and bars that are not the point.
+INK, QUIET, LINE, MUTED = "#1F2933", "#5A6672", "#C9D0D7", "#C3CBD3"
+
+#: Beyond this many labels a share table shows the largest ones and a line "N others".
+FEW = 12
+
+
+@dataclass(frozen=True)
+class Column:
+    """Writes the numbers of one column alike: the same decimals, so that the printed column adds up.
+
+    The largest number gets `digits` significant digits. A number of which fewer than two digits would be
+    left is written as 1.2e-06; a column of huge or tiny numbers is written so throughout.
+    """
+
+    decimals: int | None
+    digits: int = 5
+
+    @classmethod
+    def of(cls, values: Iterable[float], digits: int = 5) -> Column:
+        sizes = [abs(value) for value in values if math.isfinite(value) and value]
+        exponent = math.floor(math.log10(max(sizes, default=1.0)))
+        if not -5 <= exponent <= 8:
+            return cls(None, digits)
+        return cls(max(0, digits - 1 - exponent), digits)
+
+    def __call__(self, value: float) -> str:
+        if not math.isfinite(value):
+            return not_finite(value)
+        if self.decimals is None:
+            return f"{value:.{self.digits - 1}e}" if value else "0"
+        if value and abs(value) < 10 * 10.0**-self.decimals and float(f"{value:.1e}") != round(value, self.decimals):
+            return f"{value:.1e}"
+        return f"{value + 0.0:.{self.decimals}f}"
+
+
+def not_finite(value: float) -> str:
+    """NaN, inf or -inf."""
+    return "NaN" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+
+
+def plain(value: float, digits: int = 5) -> str:
+    """A number by itself: integers grouped by thousands (65 536), others with `digits` significant digits."""
+    if not math.isfinite(value):
+        return not_finite(value)
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}".replace(",", "\N{NO-BREAK SPACE}")
+    return f"{value:.{digits}g}"
+
+
+def percent(share: float, total: float) -> str:
+    """`share` in per cent of `total`; empty where that has no meaning (a total of 0, NaN or infinity)."""
+    if not (math.isfinite(share) and math.isfinite(total)) or total == 0:
+        return ""
+    ratio = 100 * share / total
+    if not math.isfinite(ratio) or abs(ratio) >= 1e5:
+        return ""
+    if 0 < abs(ratio) < 0.05:
+        return "<0.1 %" if ratio > 0 else ">-0.1 %"
+    return f"{ratio + 0.0:.1f} %"
+
+
+def residual_text(report: Report, column: Column) -> str:
+    """The residual as printed: its column's decimals while it is rounding, two digits of it where it is not.
+
+    Rounding noise differs between processors; printed to the column's precision it is the same everywhere.
+    """
+    residual = report.residual
+    if not math.isfinite(residual):
+        return not_finite(residual)
+    if abs(residual) <= allowed(report):
+        return column(0.0)
+    return column(residual) if column.decimals is not None and float(column(residual)) else f"{residual:.1e}"
+
+
+def allowed(report: Report) -> float:
+    """The largest residual that counts as rounding; NaN where the shares are not finite."""
+    scale = report.magnitude
+    return report.tolerance * scale if math.isfinite(scale) else math.nan
+
+
+def verdict(report: Report) -> tuple[str, str]:
+    """The name of the residual's row and the remark at its end: what of it is allowed."""
+    limit = allowed(report)
+    if not math.isfinite(report.reported) or not math.isfinite(limit):
+        same = report.total == report.reported or (math.isnan(report.total) and math.isnan(report.reported))
+        return "residual" if same else "residual: the parts differ", "not finite"
+    small = abs(report.residual) <= limit
+    return "residual" if small else "residual: TOO LARGE", f"allowed {limit:.0e}" if limit else "allowed 0"
+
+
+def clean(text: object) -> str:
+    """`text` on one line: control characters and line breaks as escapes, so that no name can break a row."""
+    return "".join(c if c.isprintable() or c == "\u200d" else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def versions_text(report: Report) -> str:
+    """Versions and batch size, for the line under the headline."""
+    versions = ", ".join(f"{clean(name)} {clean(version)}" for name, version in report.versions.items())
+    batch = "" if report.batch_size is None else f"batch of {report.batch_size}"
+    return "; ".join(part for part in (versions, batch) if part)
+
+
+def label_text(axis: str, label: Hashable) -> str:
+    """A label that says what it is also outside its table: `batch 3`, but `road`."""
+    if isinstance(label, (int, np.integer)) and not isinstance(label, bool):
+        return f"{clean(axis)} {label}"
+    if isinstance(label, tuple):
+        return ", ".join(clean(item) for item in label)
+    return clean(label)
+
+
+def shape_text(axes: Iterable[str], sizes: Iterable[int]) -> str:
+    """`batch 16 x row 64 x class 5` with a multiplication sign; "one number" without axes."""
+    named = [f"{clean(name)} {size}".strip() for name, size in zip(axes, sizes)]
+    return " \N{MULTIPLICATION SIGN} ".join(named) or "one number"
+
+
+def divisors(part: Part) -> list[float]:
+    """What the steps divide by, in their order; 1 is left out."""
+    return [step.divisor for step in part.steps if step.divisor is not None and step.divisor != 1]
+
+
+def stages(part: Part) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
+    """Axis names and sizes before the first step and after each: `len(part.steps) + 1` of them.
+
+    Names follow the axes that each step removes; merged axes keep their names. Where the names do not account
+    for the size of the step's output, its plain sizes stand with empty names.
+    """
+    size = dict(zip(part.axes, part.elements.shape))
+    names = part.axes
+    result = [(names, part.elements.shape)]
+    for step in part.steps:
+        count = math.prod(step.output_shape)
+        left = tuple(name for name in names if name not in step.axes)
+        for candidate in (left, names) if count < math.prod(step.input_shape) else (names, left):
+            if math.prod(size[name] for name in candidate) == count:
+                names = _drop_ones(candidate, size, len(step.output_shape))
+                result.append((names, tuple(size[name] for name in names)))
+                break
+        else:
+            result.append((("",) * len(step.output_shape), tuple(step.output_shape)))
+    return result
+
+
+def _drop_ones(names: tuple[str, ...], size: dict[str, int], rank: int) -> tuple[str, ...]:
+    """`names` without axes of size 1, last first, as far as there are more names than dimensions."""
+    for name in reversed(names):
+        if len(names) > rank and size[name] == 1:
+            names = tuple(other for other in names if other != name)
+    return names
+
+
+def step_label(step: Step) -> str:
+    """A step in a few words, its text without shapes: `mean over class, ÷ 5`."""
+    words = re.sub(r": \([\d, ]*\) → \([\d, ]*\)", "", clean(step.text))
+    if step.divisor is not None and "÷" not in words:
+        words += f", ÷ {plain(step.divisor)}"
+    return words
+
+
+def main_axis(term: Term) -> str | None:
+    """The axis a share table is most useful along: "class", else the last one with several positions."""
+    sizes: dict[str, int] = {}
+    for part in term.parts:
+        for name, size in zip(part.axes, part.contributions.shape):
+            sizes[name] = max(size, sizes.get(name, 0))
+    several = [name for name, size in sizes.items() if size > 1]
+    if "class" in several:
+        return "class"
+    return several[-1] if several else None
+
+
+def share_rows(
+    shares: dict[Hashable, float], limit: int = FEW, top: int = 3, ordered: bool = False
+) -> list[tuple[Hashable, float]]:
+    """At most `limit` (label, share) rows as they come, or the `top` largest and one row "N others".
+
+    With `ordered` the largest come first in any case. NaN counts as largest. What is "(not split)" stays
+    a row of its own, last.
+    """
+    rows = [(label, share) for label, share in shares.items() if label != UNSPLIT]
+    rest = [(label, share) for label, share in shares.items() if label == UNSPLIT]
+    by_size = sorted(rows, key=lambda row: -math.inf if math.isnan(row[1]) else -abs(row[1]))
+    if len(rows) > limit:
+        others = [share for _, share in by_size[top:]]
+        rows = [*by_size[:top], (f"{len(others)} others", math.fsum(others) if finite(others) else float(sum(others)))]
+    elif ordered:
+        rows = by_size
+    return rows + rest
+
+
+def finite(values: Iterable[float]) -> bool:
+    return all(math.isfinite(value) for value in values)
+
+
+def trouble(part: Part) -> str:
+    """How many shares are NaN or infinite, and where the first one is; empty where all are finite."""
+    bad = np.argwhere(~np.isfinite(part.contributions))
+    if not len(bad):
+        return ""
+    place = ", ".join(f"{clean(axis)} {clean(labels[i])}" for axis, labels, i in zip(part.axes, part.labels, bad[0]))
+    words = f"{plain(len(bad))} of {plain(part.contributions.size)} shares are NaN or infinite"
+    return words + (f"; the first is at {place}" if place else "")
+
+
+def sums_lines(part: Part) -> list[str]:
+    """The sums that a ratio is made of, one line each: per label where they are few, else their total."""
+    lines = []
+    for name, values in part.sums.items():
+        values = np.asarray(values)
+        axis = [k for k, size in enumerate(values.shape) if size > 1]
+        if values.size == 1:
+            text = plain(values.item())
+        elif values.size <= FEW and len(axis) == 1 and values.ndim == len(part.axes):
+            labels = part.labels[axis[0]]
+            text = ", ".join(f"{clean(label)} {plain(v)}" for label, v in zip(labels, values.ravel().tolist()))
+        else:
+            over = f" over {', '.join(map(clean, part.axes))}" if values.ndim == len(part.axes) else ""
+            text = f"{plain(float(values.sum()))} in all{over}"
+        lines.append(f"{clean(name)}: {text}")
+    return lines

@@ -1,0 +1,311 @@
+"""Writes a `Report` as one static HTML tree: no script, no outside file, no ids.
+
+The text alone, with every tag and style gone, still tells all the numbers. Colours are CSS variables with a
+dark set; `color-scheme` of the page decides where it says so, else the usual marks of dark themes do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Hashable
+from html import escape
+
+import numpy as np
+
+from lossviz import formatting as f
+from lossviz.report import UNSPLIT, Part, Report, Term
+
+#: Parts with at most this many elements show each of them.
+GRID = 64
+
+_COLORS = {  # name: (light, dark)
+    "bg": ("#ffffff", "#15191e"),
+    "ink": (f.INK, "#e4e8ec"),
+    "quiet": (f.QUIET, "#a3adb8"),
+    "line": ("#dde2e7", "#38414b"),
+    "track": ("#f0f2f4", "#222931"),
+    "output": (f.KIND_COLORS["output"], "#86a9cc"),
+    "add_loss": (f.KIND_COLORS["add_loss"], "#d0a768"),
+    "regulariser": (f.KIND_COLORS["regulariser"], "#98a4b1"),
+    "constant": (f.KIND_COLORS["constant"], "#6d7884"),
+    "good": ("#00684a", "#5fc9a3"),
+    "warn": ("#8a4b00", "#f0b35c"),
+    "bad": ("#a61b1b", "#ff9c8f"),
+    "pos": ("0 114 178", "86 180 233"),
+    "neg": ("213 94 0", "240 140 70"),
+}
+_DARK = "html[data-theme=dark] .lv,html[theme=dark] .lv,body[data-jp-theme-light=false] .lv,.vscode-dark .lv"
+_RULES = """\
+.lv{background:var(--bg);color:var(--ink);font:14px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;\
+font-variant-numeric:tabular-nums;padding:.7em .8em;border:1px solid var(--line);border-radius:6px;max-width:60em;\
+overflow-wrap:anywhere}
+.lv p{margin:.2em 0;color:inherit}
+.lv small,.lv .k,.lv .v{color:var(--quiet);font-size:.86em}
+.lv .h b{font-size:1.6em;letter-spacing:-.01em}
+.lv code{background:none;color:inherit;padding:0;font-size:.92em}
+.lv .t{border-top:1px solid var(--line);margin:0;padding:.1em 0}
+.lv .row{display:grid;grid-template-columns:1.1em minmax(8em,1fr) 9.5em 6.5em 4.5em minmax(4em,10em) 3.6em;\
+column-gap:.6em;align-items:center;padding:.35em 0;list-style:none}
+.lv summary{cursor:pointer;color:inherit}
+.lv summary.row::-webkit-details-marker{display:none}
+.lv .row::before{content:""}
+.lv summary.row::before{content:"\\25B8";color:var(--quiet)}
+.lv details[open]>summary.row::before{content:"\\25BE"}
+.lv .n{font-weight:600}
+.lv .n .k{font-weight:400}
+.lv .v,.lv .c,.lv .p{text-align:right;white-space:nowrap}
+.lv .c{font-weight:600}
+.lv .s{grid-column:2/-1;color:var(--quiet);font-size:.86em}
+.lv .b{display:block;background:var(--track);height:.7em;min-width:3em;overflow:hidden;border-radius:2px}
+.lv .b i{display:block;height:100%;background:var(--output)}
+.lv .b .m{opacity:.55}
+.lv .exact{color:var(--good)}
+.lv .ratio,.lv .w{color:var(--warn)}
+.lv .opaque,.lv .x,.lv td.x{color:var(--bad)}
+.lv .badge{font-size:.86em;white-space:nowrap}
+.lv .d{margin:0 0 .7em 1.7em}
+.lv .d .d{margin-left:.9em}
+.lv ol{margin:.2em 0 .6em;padding-left:1.4em;color:inherit}
+.lv li{margin:0}
+.lv .o{overflow-x:auto}
+.lv table{border-collapse:collapse;border:0;margin:.2em 0 .6em;width:auto;display:table;font-size:.93em}
+.lv caption{text-align:left;color:var(--quiet);padding:0;caption-side:top;font-size:.93em}
+.lv tr,.lv td,.lv th{background:none;color:var(--ink);border:0;padding:.1em .7em .1em 0;text-align:right;\
+font-weight:400;white-space:nowrap}
+.lv tbody th{text-align:left;white-space:normal;min-width:3em}
+.lv td:last-child .b{width:9em;max-width:24vw}
+.lv .g td{padding:.15em .5em;border:1px solid var(--bg);background:rgb(var(--pos)/calc(var(--a,0)*.05))}
+.lv .g td.m{background:rgb(var(--neg)/calc(var(--a,0)*.05))}
+.lv .g td.z{background:repeating-linear-gradient(135deg,var(--track) 0 3px,transparent 3px 6px);color:var(--quiet)}
+.lv .g td.x{outline:2px solid var(--bad);outline-offset:-2px;font-weight:600}
+.lv .g small{display:block;color:inherit}
+@media(max-width:640px){.lv{padding:.6em .5em}
+.lv .row{grid-template:". n c p" ". v v x" ". b b b" ". s s s"/1.1em 1fr auto 4.4em}
+.lv .row::before{grid-area:1/1}
+.lv .row .n{grid-area:n}
+.lv .row .c{grid-area:c}
+.lv .row .p{grid-area:p}
+.lv .row .v{grid-area:v;text-align:left}
+.lv .row .badge{grid-area:x;text-align:right}
+.lv .row>.b{grid-area:b;margin:.25em 0}
+.lv .row .s{grid-area:s}
+.lv td .b{min-width:2em}
+.lv .d{margin-left:.5em}}
+"""
+
+_EMPTY = '<span class="b"></span>'
+
+
+def _style() -> str:
+    def variables(column: int) -> str:
+        return ";".join(f"--{name}:{pair[column]}" for name, pair in _COLORS.items())
+
+    both = ";".join(f"--{k}:light-dark({a},{b})" for k, (a, b) in _COLORS.items() if a.startswith("#"))
+    return (
+        f".lv{{{variables(0)}}}\n@supports(color:light-dark(red,red)){{.lv{{{both}}}}}\n"
+        f"{_DARK}{{{variables(1)}}}\n{_RULES}"
+    )
+
+
+def render(report: Report) -> str:
+    """The report as one `<div class="lv">`: a row a term, folded below it its steps, shares and elements.
+
+    Holds every number of the text form, written the same way. The largest term is unfolded. Bars stand where
+    each term's share lies between 0 and the total, as in the waterfall. Names, labels, notes and steps are
+    escaped. The same report gives the same bytes.
+    """
+    column = f.Column.of([report.reported, *(term.contribution for term in report.terms)])
+    values = f.Column.of([term.value for term in report.terms])
+    span = _span([term.contribution for term in report.terms])
+    sizes = [abs(t.contribution) if math.isfinite(t.contribution) else math.inf for t in report.terms]
+    largest = sizes.index(max(sizes)) if sizes else -1
+    versions = f.versions_text(report)
+    out = [
+        f'<div class="lv"><style>\n{_style()}</style>',
+        f'<p class="h"><b>{column(report.reported)}</b> loss from <code>{_safe(report.source)}</code></p>',
+        *([f"<p><small>{escape(versions)}</small></p>"] if versions else []),
+    ]
+    start = 0.0
+    for k, term in enumerate(report.terms):
+        bar = _bar(term.contribution, span, f"var(--{term.kind})", start)
+        start += term.contribution if math.isfinite(term.contribution) else 0.0
+        out += _term(term, report, column, values, bar, "" if k != largest else " open")
+    name, remark = f.verdict(report)
+    wrong = "" if name == "residual" else ' class="x"'
+    out += [
+        f'<div class="t row"><span class="n"><span{wrong}>{name}</span></span> <span class="v"></span>'
+        f' <span class="c">{f.residual_text(report, column)}</span> <span class="p"></span>'
+        f' <span class="s">what the shares leave of the number reported; {remark}</span></div>',
+        f'<div class="t row"><span class="n">loss</span> <span class="v"></span>'
+        f' <span class="c">{column(report.reported)}</span>'
+        f' <span class="p">{f.percent(report.total, report.total)}</span>'
+        f" {_bar(report.total, span, 'var(--ink)')}</div>",
+        *(f'<p class="w">note: {_safe(note)}</p>' for note in report.notes),
+        "</div>",
+    ]
+    return "\n".join(out)
+
+
+def _term(term: Term, report: Report, column: f.Column, values: f.Column, bar: str, fold: str) -> list[str]:
+    inner: list[str] = []
+    several = len(term.parts) > 1
+    span = _span([part.contribution for part in term.parts], single=True)
+    for number, part in enumerate(term.parts, start=1):
+        body = _part(part)
+        if several:
+            share = part.contribution
+            rod = _bar(share, span, f"var(--{term.kind})")
+            head = _row(f"part {number}", "", "", share, report, column, rod, part.exactness, _shape([part]))
+            summary = f'<summary class="row">{head}</summary>'
+            body = [
+                f'<details open class="t">{summary}<div class="d">',
+                *body,
+                *_grid(part, column),
+                "</div></details>",
+            ]
+        inner += body
+    if term.note:
+        inner.append(f'<p class="w">note: {_safe(term.note)}</p>')
+    inner += _shares(term, report, column)
+    if not several:
+        inner += [line for part in term.parts for line in _grid(part, column)]
+    kind = term.kind.replace("_", " ")
+    weighted = f"{values(term.value)} × {f.plain(term.loss_weight)} ="
+    shape = _shape(term.parts)
+    head = _row(term.name, kind, weighted, term.contribution, report, column, bar, term.exactness, shape)
+    if not inner:
+        return [f'<div class="t row">{head}</div>']
+    summary = f'<summary class="row">{head}</summary>'
+    return [f'<details class="t"{fold}>{summary}<div class="d">', *inner, "</div></details>"]
+
+
+def _row(
+    name: str,
+    kind: str,
+    weighted: str,
+    share: float,
+    report: Report,
+    column: f.Column,
+    bar: str,
+    exactness: str,
+    shape: str,
+) -> str:
+    kind = f' <span class="k">{_safe(kind)}</span>' if kind else ""
+    missing = "" if math.isfinite(share) else " x"
+    return (
+        f'<span class="n">{_safe(name)}{kind}</span> <span class="v">{weighted}</span>'
+        f' <span class="c{missing}">{column(share)}</span>'
+        f' <span class="p">{f.percent(share, report.total)}</span> {bar}'
+        f' <span class="badge {_safe(exactness)}">{_safe(exactness)}</span> <span class="s">{shape}</span>'
+    )
+
+
+def _shape(parts: tuple[Part, ...] | list[Part]) -> str:
+    """Named shape and divisors, of each part."""
+    texts = []
+    for part in parts:
+        divided = "".join(f", ÷ {f.plain(divisor)}" for divisor in f.divisors(part))
+        texts.append(f.shape_text(part.axes, part.contributions.shape) + divided)
+    return escape("; ".join(texts))
+
+
+def _part(part: Part) -> list[str]:
+    out = []
+    if part.steps:
+        shapes = f.stages(part)[1:]
+        out.append("<ol>")
+        for step, (names, sizes) in zip(part.steps, shapes):
+            named = f" <small>{escape(f.shape_text(names, sizes))}</small>" if any(names) or not sizes else ""
+            out.append(f"<li>{_safe(step.text)}{named}</li>")
+        out.append("</ol>")
+    out += [f"<p>{escape(line)}</p>" for line in f.sums_lines(part)]
+    if trouble := f.trouble(part):
+        out.append(f'<p class="x">{escape(trouble)}</p>')
+    if part.note:
+        out.append(f'<p class="w">note: {_safe(part.note)}</p>')
+    return out
+
+
+def _shares(term: Term, report: Report, column: f.Column) -> list[str]:
+    """A table of shares along each axis with several positions; the most useful axis first and unfolded."""
+    sizes = {axis: size for part in term.parts for axis, size in zip(part.axes, part.contributions.shape)}
+    main = f.main_axis(term)
+    axes = [main, *(axis for axis, size in sizes.items() if axis != main and size > 1)] if main else []
+    tables = [(f"by {axis}", term.by(axis), axis == "class") for axis in axes]
+    if any(part.true_class is not None for part in term.parts):
+        with contextlib.suppress(ValueError):  # where the shares do not reach down to what has a class
+            tables.append(("by true class", term.by_label(), True))
+    out = []
+    for k, (title, shares, colored) in enumerate(tables):
+        rows = f.share_rows(shares)
+        span = _span([share for _, share in rows], single=True)
+        order: dict[Hashable, int] = {label: i for i, label in enumerate(shares)}
+        title += ", the largest" if len(rows) < len(shares) else ""
+        body = []
+        for label, share in rows:
+            index = order.get(label)
+            palette = colored and index is not None and label != UNSPLIT
+            color = f.CLASS_COLORS[index % len(f.CLASS_COLORS)] if palette else f"var(--{term.kind})"
+            missing = "" if math.isfinite(share) else ' class="x"'
+            body.append(
+                f"<tr><th scope=row>{_safe(label)}</th> <td{missing}>{column(share)}</td>"
+                f" <td>{f.percent(share, report.total)}</td> <td>{_bar(share, span, color)}</td></tr>"
+            )
+        fold = "" if k else " open"
+        out += [f"<details{fold}><summary>{_safe(title)}</summary><table><tbody>", *body, "</tbody></table></details>"]
+    return out
+
+
+def _grid(part: Part, column: f.Column) -> list[str]:
+    """Every element and its share, for small parts: the last axis runs to the right, all others down."""
+    shape = part.contributions.shape
+    if not shape or not 1 < part.contributions.size <= GRID or part.elements.shape != shape:
+        return []
+    shares = part.contributions.reshape(-1, shape[-1])
+    elements = part.elements.reshape(shares.shape)
+    exact = f.Column.of(elements.ravel().tolist())
+    top = max((abs(v) for v in shares.ravel().tolist() if math.isfinite(v)), default=0.0) or 1.0
+    head = "".join(f"<th scope=col>{_safe(f.label_text(part.axes[-1], v))}</th>" for v in part.labels[-1])
+    body = []
+    for index, (row, below) in enumerate(zip(shares.tolist(), elements.tolist())):
+        place = np.unravel_index(index, shape[:-1]) if len(shape) > 1 else ()
+        title = ", ".join(f.label_text(axis, part.labels[k][place[k]]) for k, axis in enumerate(part.axes[:-1]))
+        cells = []
+        for share, element in zip(row, below):
+            level = round(10 * abs(share) / top) if math.isfinite(share) else 0
+            mark = "x" if not math.isfinite(share) else "z" if share == 0 else "m" if share < 0 else ""
+            attributes = (f' class="{mark}"' if mark else "") + (f' style="--a:{level}"' if level else "")
+            cells.append(f"<td{attributes}>{column(share)} <small>{exact(element)}</small></td>")
+        body.append(f"<tr><th scope=row>{_safe(title)}</th> {' '.join(cells)}</tr>")
+    caption = "each share of the loss, and below it the element loss"
+    if np.any(shares == 0):
+        caption += "; hatched: a share of exactly zero (masked, weight 0, or no error)"
+    return [
+        f'<details><summary>elements</summary><div class="o"><table class="g"><caption>{caption}</caption>',
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>",
+        *body,
+        "</tbody></table></div></details>",
+    ]
+
+
+def _span(shares: list[float], single: bool = False) -> tuple[float, float]:
+    """Where bars begin and end: the extent of the running sum of `shares`, or, with `single`, of each alone."""
+    known = [share for share in shares if math.isfinite(share)]
+    ends = known if single else np.cumsum(known).tolist()
+    return min([0.0, *ends]), max([0.0, *ends])
+
+
+def _bar(share: float, span: tuple[float, float], color: str, start: float = 0.0) -> str:
+    """A bar from `start` to `start + share`, as parts of `span`; nothing in it where that cannot be drawn."""
+    low, high = span
+    if not math.isfinite(share) or high == low:
+        return _EMPTY
+    left = 100 * (min(start, start + share) - low) / (high - low)
+    width = 100 * abs(share) / (high - low)
+    less = ' class="m"' if share < 0 else ""
+    return f'<span class="b"><i{less} style="margin-left:{left:.1f}%;width:{width:.1f}%;background:{color}"></i></span>'
+
+
+def _safe(text: object) -> str:
+    return escape(f.clean(text), quote=True)

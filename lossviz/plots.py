@@ -1,0 +1,466 @@
+"""Draws a `Report` with matplotlib. Every function takes `ax=` and returns the Axes it drew on.
+
+With `ax` given nothing else is touched: no pyplot, no current figure. Without it each makes a figure of its
+own in the package's style. The style file also stands alone: `matplotlib.style.use(lossviz.plots.STYLE)`.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.patches import FancyBboxPatch, Rectangle
+
+from lossviz import formatting as f
+from lossviz.formatting import (
+    AXIS_COLORS,
+    CLASS_COLORS,
+    INK,
+    KIND_COLORS,
+    LINE,
+    MUTED,
+    OTHER_AXIS_COLOR,
+    QUIET,
+)
+from lossviz.report import UNSPLIT, Part, Report, Term
+
+__all__ = ["AXIS_COLORS", "CLASS_COLORS", "KIND_COLORS", "STYLE"]
+__all__ += ["bars", "cascade", "describe", "heatmap", "waterfall"]
+
+#: Path of the style file, for `matplotlib.style.use` or `matplotlib.style.context`.
+STYLE = Path(__file__).with_name("lossviz.mplstyle")
+#: Colour maps of shares: light is 0. Both are safe for colour-blind eyes.
+SEQUENTIAL = ListedColormap(matplotlib.colormaps["magma_r"](np.linspace(0.0, 0.88, 256)), "lossviz")
+DIVERGING = matplotlib.colormaps["RdBu_r"]
+#: Colour of NaN and infinity in heat maps: no part of either colour map.
+NAN_COLOR = "#00B3A4"
+#: Colour of the words NaN and inf.
+BAD = "#A61B1B"
+
+_ROW = 0.36  # inches a bar
+_BOX = 0.56  # height of a cascade's boxes, in its own units
+
+
+def waterfall(
+    report: Report, by: str | None = None, term: str | None = None, ax: Axes | None = None, max_display: int = 10
+) -> Axes:
+    """The loss as a running sum from 0 to the total, largest share first, each bar labelled with its number.
+
+    Without `by` there is one bar a term and one for the residual; with `by` the bars are the shares of one
+    term along that axis (`term` as in `Report.by`) and the last bar is the term. Beyond `max_display` bars
+    the smallest are one bar "N others". Negative shares run back, hatched. A share that is NaN or infinite
+    has its label and no bar. Per cents are of the sum of all shares.
+    """
+    if max_display < 1:
+        raise ValueError(f"max_display must be 1 or more, got max_display={max_display}.")
+    if by is None:
+        if term is not None:
+            raise ValueError(f"waterfall(term={term!r}) needs by=, the axis along which the term is split.")
+        kinds = {k: one.kind for k, one in enumerate(report.terms)}
+        rows = f.share_rows({k: t.contribution for k, t in enumerate(report.terms)}, max_display, max_display - 1, True)
+        names = [f.clean(report.terms[k].name) if k in kinds else k for k, _ in rows]
+        colors = [KIND_COLORS.get(kinds.get(k, ""), MUTED) for k, _ in rows]
+        rows.append((None, report.residual))
+        names.append("residual")
+        colors.append(MUTED)
+        end, end_name, title = report.reported, "loss", "The loss, term by term"
+    else:
+        one = report._one_term(by, term)
+        shares = one.by(by)
+        rows = f.share_rows(shares, max_display, max_display - 1, True)
+        names = [f.label_text(by, label) if label in shares else str(label) for label, _ in rows]
+        colors = _colors(by, one.kind, shares, [label for label, _ in rows])
+        end, end_name, title = one.contribution, f.clean(one.name), f"{f.clean(one.name)}, by {f.clean(by)}"
+
+    values = [share for _, share in rows]
+    column = f.Column.of([*values, end])
+    texts = [column(value) for value in values]
+    percents = [f.percent(value, report.total) for value in values]
+    if by is None:
+        texts[-1], percents[-1] = f.residual_text(report, column), ""
+    starts = np.concatenate([[0.0], np.cumsum([v if math.isfinite(v) else 0.0 for v in values])])
+    last = end if math.isfinite(end) else math.nan
+
+    count = len(values) + 1
+    with matplotlib.style.context(STYLE):
+        ax = ax or _axes(_ROW * count + 0.75)
+        for k, (value, color) in enumerate(zip(values, colors)):
+            _bar(ax, k, starts[k], value, color)
+        _bar(ax, count - 1, 0.0, last, INK)
+        extent = starts.max() - starts.min()
+        for k, value in enumerate(values):
+            drawn = math.isfinite(value) and abs(value) > 0.005 * extent
+            top = k + 0.32 if drawn else k - 0.32  # a share too small to see is a tick
+            ax.plot([starts[k + 1]] * 2, [top, k + 0.68], color=QUIET, linewidth=0.8, zorder=1)
+        percents.append(f.percent(end, report.total))
+        low, high = min([*starts, 0.0 if math.isnan(last) else last]), max([*starts, 0.0 if math.isnan(last) else last])
+        _finish(ax, [*names, end_name], [*texts, column(end)], percents, low, high, title, bold=(count - 1,))
+        ax.axhline(count - 1.5, color=LINE, linewidth=0.8, zorder=0)
+    return ax
+
+
+def bars(
+    shares: Mapping[Hashable, float],
+    ax: Axes | None = None,
+    *,
+    total: float | None = None,
+    axis: str = "",
+    highlight: Hashable | Sequence[Hashable] | None = None,
+    colors: Sequence[str] | None = None,
+    max_display: int = 16,
+    title: str = "",
+) -> Axes:
+    """Horizontal bars of a `by()` dictionary in its own order, each labelled with its number and per cent.
+
+    Per cents are of `total`, by default the sum of `shares`. `axis` names whole-number labels ("class 3").
+    Labels in `highlight` keep their colour and the others turn grey. `colors` is one colour a label (default:
+    the class colours up to eight labels, one colour beyond). Beyond `max_display` labels the largest stay
+    and the rest is one bar "N others".
+    """
+    shares = dict(shares)
+    rows = f.share_rows(shares, max_display, max_display - 1)
+    if colors is None:
+        palette = CLASS_COLORS if len(shares) <= len(CLASS_COLORS) else (KIND_COLORS["output"],)
+        colors = [palette[k % len(palette)] for k in range(len(shares))]
+    elif len(colors) != len(shares):
+        raise ValueError(f"colors has {len(colors)} colours for {len(shares)} labels.")
+    own = dict(zip(shares, colors))
+    wanted = None
+    if highlight is not None:
+        wanted = (
+            [highlight] if isinstance(highlight, (str, tuple)) or not isinstance(highlight, Sequence) else highlight
+        )
+        if unknown := [label for label in wanted if label not in shares]:
+            raise ValueError(f"highlight {unknown[0]!r} is not among the labels {list(shares)}.")
+    total = float(sum(shares.values())) if total is None else total
+    values = [share for _, share in rows]
+    column = f.Column.of(values)
+    with matplotlib.style.context(STYLE):
+        ax = ax or _axes(_ROW * len(rows) + (0.75 if title else 0.35))
+        for k, (label, value) in enumerate(rows):
+            color = own.get(label, MUTED) if wanted is None or label in wanted else MUTED
+            _bar(ax, k, 0.0, value, MUTED if label == UNSPLIT else color)
+        known = [value for value in values if math.isfinite(value)]
+        names = [f.label_text(axis, label).strip() if label in shares else str(label) for label, _ in rows]
+        percents = [f.percent(value, total) for value in values]
+        bold = [k for k, (label, _) in enumerate(rows) if wanted is not None and label in wanted]
+        _finish(ax, names, [column(v) for v in values], percents, min([0.0, *known]), max([0.0, *known]), title, bold)
+    return ax
+
+
+def heatmap(
+    report: Report,
+    term: str | None = None,
+    axes: tuple[str, str] = ("row", "col"),
+    ax: Axes | None = None,
+    *,
+    at: Mapping[str, Hashable] | None = None,
+    limit: float | None = None,
+    colorbar: bool = True,
+) -> Axes:
+    """Exact shares summed to two named axes: the first runs down, the second to the right.
+
+    `at` picks one position along other axes by its label, `at={"batch": 3, "class": "road"}`; everything
+    else is summed. `limit` fixes the largest absolute share of the colours, so that several maps compare.
+    Colours begin at 0; where shares are negative they diverge from 0. NaN and infinity stand in one colour
+    that the map does not hold. Up to 64 cells are labelled. What has no place on these axes is named in the title.
+    """
+    one = report._one_term(tuple(axes), term)
+    one.by(tuple(axes))  # raises for an unknown axis, naming those there are
+    shares, labels = _plane(one, tuple(axes), dict(at or {}))
+    rest = one.by(tuple(axes)).get(UNSPLIT, 0.0) if not at else 0.0
+    good = shares[np.isfinite(shares)]
+    low, high = (float(good.min()), float(good.max())) if good.size else (0.0, 0.0)
+    top = limit or max(abs(low), abs(high)) or 1.0
+    column = f.Column.of([*good.tolist(), float(good.sum())])
+    with matplotlib.style.context(STYLE):
+        rows, cols = shares.shape
+        square = set(axes) <= {"row", "col"}
+        height = 3.6 * rows / cols + 0.9 if square else (0.5 if shares.size <= 64 else 0.3) * rows + 1.0
+        ax = ax or _axes(min(7.0, max(1.9, height)))
+        cmap = (DIVERGING if low < 0 else SEQUENTIAL).with_extremes(bad=NAN_COLOR)
+        image = ax.imshow(
+            np.ma.masked_invalid(shares),
+            cmap=cmap,
+            vmin=-top if low < 0 else 0.0,
+            vmax=top,
+            interpolation="nearest",
+            aspect="equal" if square else "auto",
+        )
+        for axis, name, size, own in ((ax.yaxis, axes[0], rows, labels[0]), (ax.xaxis, axes[1], cols, labels[1])):
+            axis.set_label_text(f.clean(name))
+            if size <= f.FEW:
+                axis.set_ticks(range(size), [f.clean(label) for label in own])
+            else:
+                ticks = range(0, size, math.ceil(size / 8))
+                axis.set_ticks(list(ticks), [f.clean(own[k]) for k in ticks])
+            axis.set_tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        if shares.size <= 64:
+            for (i, j), share in np.ndenumerate(shares):
+                dark = math.isfinite(share) and sum(cmap(image.norm(share))[:3]) < 1.4
+                color = "white" if dark else INK
+                ax.text(j, i, _minus(column(share)), ha="center", va="center", color=color, fontsize=9.5)
+        total = float(shares.sum())
+        where = "".join(f", {f.label_text(axis, label)}" for axis, label in (at or {}).items())
+        names = " and ".join(f.clean(axis) for axis in axes)
+        title = f"{f.clean(one.name)}{where}: {_minus(column(total))} by {names}"
+        bad = shares.size - good.size
+        title += f"\n{bad} of {shares.size} cells are NaN or infinite" if bad else ""
+        title += f"\n{_minus(column(rest))} more has no place on these axes" if rest else ""
+        ax.set_title(title)
+        if colorbar:
+            bar = ax.figure.colorbar(image, ax=ax, pad=0.03)
+            bar.set_label("share of the loss")
+            bar.outline.set_visible(False)
+    return ax
+
+
+def cascade(report_or_term: Report | Term, ax: Axes | None = None, *, part: int | None = None) -> Axes:
+    """How a tensor of element losses becomes the number: one row of boxes a step, one box an axis.
+
+    Read it downwards. Each axis has a column and a colour, and its column ends at the step that removes it;
+    between two rows stand the operation and its divisor. The last row is the number. Give a term, or a report
+    with a single output. Of a term with several parts it draws the largest, or number `part` (from 0).
+    """
+    term = _only_term(report_or_term)
+    index = _largest(term) if part is None else part
+    if not 0 <= index < len(term.parts):
+        raise ValueError(f"part={part} is not a part of term {term.name!r}, which has {len(term.parts)}: 0, 1, ...")
+    chosen = term.parts[index]
+    levels, arrows = _levels(chosen, term)
+    order = {name: k for k, name in enumerate(chosen.axes)}
+    width = max(2, *(len(level) for level in levels), len(order))
+    with matplotlib.style.context(STYLE):
+        inches = matplotlib.rcParams["figure.figsize"][0]
+        unit = 72 * 0.97 * inches / width  # points a column is wide
+        arrows = [textwrap.fill(arrow, int(72 * inches / 6.6), break_long_words=False) for arrow in arrows]
+        gaps = [0.5 + 0.2 * (1 + arrow.count("\n")) for arrow in arrows]
+        tops = np.concatenate([[0.0], np.cumsum([_BOX + gap for gap in gaps])])
+        ax = ax or _axes(0.62 * (tops[-1] + _BOX + 0.1) + 0.4 + 0.2 * (len(term.parts) > 1))
+        for k, (level, top) in enumerate(zip(levels, tops)):
+            places = {name: order.get(name, j) for j, name in enumerate(level)}
+            for name, size in level.items():
+                _box(ax, places[name] + 0.04, top, 0.92, AXIS_COLORS.get(name, OTHER_AXIS_COLOR))
+                shown = "" if name.startswith("\0") else f.clean(name)
+                narrow = 6.8 * len(f"{shown} {size}") > 0.9 * unit
+                _words(
+                    ax,
+                    places[name] + 0.5,
+                    top + _BOX / 2,
+                    f"{shown}{chr(10) if narrow else ' '}{size}".strip(),
+                    11 - narrow,
+                )
+            if k == len(arrows):
+                break
+            below = levels[k + 1]
+            for name, place in places.items():
+                goes = name not in below
+                end = 0.14 if goes else gaps[k]
+                ax.plot(
+                    [place + 0.5] * 2, [top + _BOX, top + _BOX + end], color=QUIET if goes else LINE, lw=1.6, zorder=0
+                )
+                if goes:
+                    ax.plot([place + 0.4, place + 0.6], [top + _BOX + end] * 2, color=QUIET, lw=1.6, zorder=0)
+            gone = [place + 0.5 for name, place in places.items() if name not in below]
+            half = 0.5 * 6.3 * max(map(len, arrows[k].split("\n"))) / unit
+            middle = min(max(sum(gone) / len(gone) if gone else width / 2, half), max(half, width - half))
+            _words(ax, middle, top + _BOX + (0.14 + gaps[k]) / 2, arrows[k], 10.5, halo=True)
+            if not level:
+                value = f.Column.of([term.value])(term.value) if len(term.parts) == 1 else "one number"
+                _number(ax, width, top, _minus(value), MUTED, INK)
+        column = f.Column.of([term.contribution, chosen.contribution])
+        _number(ax, width, tops[-1], _minus(column(chosen.contribution)), INK, "white")
+        if isinstance(report_or_term, Report):
+            share = _minus(f.percent(chosen.contribution, report_or_term.total))
+            remark = f"{share} of\nthe loss" if share else ""
+            ax.text(width / 2 + 0.22 * width, tops[-1] + _BOX / 2, remark, va="center", color=QUIET, fontsize=10)
+        ax.set(xlim=(-0.02, width + 0.02), ylim=(tops[-1] + _BOX + 0.05, -0.05))
+        ax.set_axis_off()
+        title = f"{f.clean(term.name)}: from {f.plain(chosen.elements.size)} element losses to one number"
+        if len(term.parts) > 1:
+            title += f"\n(part {index + 1} of {len(term.parts)})"
+        ax.set_title(title)
+    return ax
+
+
+def describe(report: Report, by: str | None = None, term: str | None = None, top: int = 3) -> str:
+    """One sentence with a figure's message, for its alternative text: the number and its largest shares."""
+    if by is None:
+        shares: dict[Hashable, float] = {f.clean(t.name): t.contribution for t in report.terms}
+        what, whole, kind = "The loss", report.reported, "term"
+    else:
+        one = report._one_term(by, term)
+        shares = {f.label_text(by, label): share for label, share in one.by(by).items()}
+        what, whole, kind = f"The share of {f.clean(one.name)} in the loss", one.contribution, by
+    column = f.Column.of([whole, *shares.values()])
+    rows = f.share_rows(shares, top + 1, top, ordered=True)
+    parts = []
+    for label, share in rows:
+        percent = f.percent(share, report.total)
+        parts.append(f"{label} {_minus(column(share))}" + (f" ({_minus(percent)} of the loss)" if percent else ""))
+    return f"{what} is {_minus(column(whole))}; by {kind}: {', '.join(parts) or 'nothing'}."
+
+
+def _axes(height: float) -> Axes:
+    """New axes on a figure of their own, `height` inches high."""
+    import matplotlib.pyplot as plt
+
+    width = matplotlib.rcParams["figure.figsize"][0]
+    return plt.subplots(figsize=(width, height))[1]
+
+
+def _bar(ax: Axes, row: int, start: float, value: float, color: str) -> None:
+    """One bar from `start` to `start + value`; hatched where negative, invisible where not finite."""
+    length = value if math.isfinite(value) else 0.0
+    style = {"facecolor": color} if length >= 0 else {"facecolor": _pale(color), "edgecolor": color, "hatch": "////"}
+    ax.add_patch(Rectangle((start, row - 0.32), length, 0.64, linewidth=0.8 if length < 0 else 0, zorder=2, **style))
+
+
+def _finish(
+    ax: Axes,
+    names: list[str],
+    texts: list[str],
+    percents: list[str],
+    low: float,
+    high: float,
+    title: str,
+    bold: Sequence[int] = (),
+) -> None:
+    """Names left of the rows, numbers and per cents in columns right of them, nothing else but the zero line."""
+    room = (high - low) or 1.0
+    ax.set(xlim=(low - 0.01 * room, high + 0.02 * room), ylim=(len(names) - 0.45, -0.55))
+    ax.set_yticks(range(len(names)), [_short(name) for name in names])
+    ax.tick_params(axis="y", length=0)
+    ax.set_xticks([])
+    ax.spines[:].set_visible(False)
+    ax.axvline(0.0, color=QUIET, linewidth=0.8, zorder=3)
+    texts, percents = [_minus(text) for text in texts], [_minus(percent) for percent in percents]
+    size = matplotlib.rcParams["font.size"]
+    first = 10 + 0.64 * size * max(len(text) for text in texts)
+    second = first + 0.64 * size * max(len(percent) for percent in percents) + 6
+    for k, (text, percent) in enumerate(zip(texts, percents)):
+        weight = "bold" if k in bold else "normal"
+        color = BAD if text.lstrip("\N{MINUS SIGN}") in ("NaN", "inf") else INK
+        for x, words, style in ((first, text, {"weight": weight, "color": color}), (second, percent, {"color": QUIET})):
+            ax.annotate(
+                words, (1, k), (x, 0), ("axes fraction", "data"), "offset points", va="center", ha="right", **style
+            )
+        ax.get_yticklabels()[k].set_fontweight(weight)
+    if title:
+        ax.set_title(title)
+
+
+def _colors(axis: str, kind: str, shares: Mapping[Hashable, float], labels: list[Hashable]) -> list[str]:
+    """Class colours by position in the dictionary along "class"; elsewhere the colour of the term's kind."""
+    order = {label: k for k, label in enumerate(shares)}
+    plain = KIND_COLORS.get(kind, MUTED)
+    if axis != "class" or len(shares) > len(CLASS_COLORS) + 1:
+        return [plain if label in order and label != UNSPLIT else MUTED for label in labels]
+    return [
+        CLASS_COLORS[order[label] % len(CLASS_COLORS)] if label in order and label != UNSPLIT else MUTED
+        for label in labels
+    ]
+
+
+def _plane(term: Term, axes: tuple[str, ...], at: dict[str, Hashable]) -> tuple[np.ndarray, list[tuple]]:
+    """Shares of all parts that have `axes` and the axes of `at`, summed to `axes`; and the labels of `axes`."""
+    total, labels = None, []
+    for part in term.parts:
+        if not set(axes) | set(at) <= set(part.axes):
+            continue
+        array, names = part.contributions, list(part.axes)
+        for axis, label in at.items():
+            k = names.index(axis)
+            own = list(part.labels[part.axes.index(axis)])
+            if label not in own:
+                raise ValueError(f"at={{{axis!r}: {label!r}}}: {label!r} is not a label of axis {axis!r}: {own}.")
+            array = np.take(array, own.index(label), axis=k)
+            del names[k]
+        summed = np.sum(array, axis=tuple(k for k, name in enumerate(names) if name not in axes))
+        left = [name for name in names if name in axes]
+        array = np.transpose(summed, [left.index(name) for name in axes])
+        total = array if total is None else total + array
+        labels = [part.labels[part.axes.index(name)] for name in axes]
+    if total is None:
+        raise ValueError(f"no part of term {term.name!r} has the axes {(*axes, *at)} together.")
+    return total, labels
+
+
+def _only_term(report_or_term: Report | Term) -> Term:
+    if isinstance(report_or_term, Term):
+        term = report_or_term
+    else:
+        outputs = [term for term in report_or_term.terms if term.kind == "output"] or list(report_or_term.terms)
+        if len(outputs) != 1:
+            names = [term.name for term in outputs]
+            raise ValueError(f"this report has {len(outputs)} terms {names}. Say which: cascade(report.term(name)).")
+        term = outputs[0]
+    if not term.parts:
+        raise ValueError(f"term {term.name!r} has no parts, so there is no cascade to draw.")
+    return term
+
+
+def _largest(term: Term) -> int:
+    sizes = [part.contribution for part in term.parts]
+    return int(np.argmax([abs(size) if math.isfinite(size) else math.inf for size in sizes]))
+
+
+def _levels(part: Part, term: Term) -> tuple[list[dict[str, int]], list[str]]:
+    """What stands in each row of a cascade (axis -> size; unnamed axes as NUL and a number), and between rows.
+
+    The step that takes the element loss is the first row itself. An empty row is one number; the last row is.
+    """
+    levels: list[dict[str, int]] = []
+    arrows: list[str] = []
+    for k, (names, sizes) in enumerate(f.stages(part)):
+        level = {name or f"\0{j}": size for j, (name, size) in enumerate(zip(names, sizes))}
+        if k and part.steps[k - 1].op == "element loss" and len(levels) == 1:
+            levels[0] = level
+            continue
+        if k:
+            arrows.append(f.step_label(part.steps[k - 1]))
+        levels.append(level)
+    said = any("loss weight" in step.text or "loss_weight" in step.text for step in part.steps)
+    if term.loss_weight != 1 and not said:
+        arrows.append(f"\N{MULTIPLICATION SIGN} loss weight {f.plain(term.loss_weight)}")
+        levels.append({})
+    if levels[-1]:
+        arrows.append("sum of the shares")
+        levels.append({})
+    return levels, arrows
+
+
+def _box(ax: Axes, x: float, y: float, width: float, color: str) -> None:
+    style = "round,pad=0,rounding_size=0.07"
+    ax.add_patch(FancyBboxPatch((x, y), width, _BOX, boxstyle=style, facecolor=color, linewidth=0, zorder=2))
+
+
+def _number(ax: Axes, width: float, y: float, text: str, color: str, ink: str) -> None:
+    """The box of one number, in the middle of a cascade."""
+    _box(ax, 0.3 * width, y, 0.4 * width, color)
+    _words(ax, width / 2, y + _BOX / 2, text, 13, color=ink, weight="bold")
+
+
+def _words(ax: Axes, x: float, y: float, text: str, size: float, halo: bool = False, **more) -> None:
+    back = {"facecolor": ax.get_facecolor(), "edgecolor": "none", "pad": 2.5} if halo else None
+    ax.text(x, y, text, ha="center", va="center", fontsize=size, zorder=4, bbox=back, **more)
+
+
+def _pale(color: str) -> tuple[float, ...]:
+    return tuple(1 - 0.35 * (1 - channel) for channel in to_rgb(color))
+
+
+def _short(name: str, limit: int = 26) -> str:
+    return name if len(name) <= limit else f"{name[: limit // 2 - 1]}…{name[-(limit // 2) :]}"
+
+
+def _minus(text: str) -> str:
+    """Hyphens that are minus signs as minus signs, also in exponents."""
+    return text.replace("-", "\N{MINUS SIGN}")
