@@ -27,9 +27,13 @@ fi
 make_environment .venv-book requirements-book.txt "the first time: some 300 MB and a minute"
 say "Building the book"
 rm -rf _build/html # no page of an earlier build stays
+mkdir -p _build
 # --all: an incremental build does not repeat the warnings of the one before.
-.venv-book/bin/python -c 'from jupyter_book.cli.main import main; main()' build . --all -W --keep-going -q ||
-    fail "the book was not built: see the warnings above, each counts as an error."
+build="import sys; from jupyter_book.cli.main import main; sys.exit(main())"
+if ! .venv-book/bin/python -c "$build" build . --all -W --keep-going -q >_build/book.log; then
+    cat _build/book.log
+    fail "the book was not built; each warning above counts as an error."
+fi
 say "The book is ready: open $(pwd -P)/_build/html/index.html"
 
 if [ "$serve" ]; then

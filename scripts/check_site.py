@@ -56,7 +56,9 @@ def problems(site: Path, toc: Path) -> list[str]:
     names = re.findall(r"^\s*-?\s*(?:root|file)\s*:\s*(\S+)", toc.read_text(), re.MULTILINE)
     pages = [site / "index.html", *(site / f"{name}.html" for name in names)]
     found += [f"{page.relative_to(site)}: this page was not built" for page in pages if not page.is_file()]
-    for file in sorted([*site.rglob("*.html"), *site.rglob("*.css")]):
+    # The theme leaves templates of its own, which no page uses, in _static.
+    html = [file for file in site.rglob("*.html") if site / "_static" not in file.parents]
+    for file in sorted([*html, *site.rglob("*.css")]):
         text = file.read_text(encoding="utf-8", errors="replace")
         for address in Page(text).loaded if file.suffix == ".html" else in_css(text):
             parts = urlsplit(address.strip())
