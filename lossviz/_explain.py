@@ -19,7 +19,7 @@ checks.backend()
 import tensorflow as tf  # noqa: E402
 
 from lossviz import _keras, graph  # noqa: E402
-from lossviz.decompose import Traced, decompose  # noqa: E402
+from lossviz.decompose import Traced, decompose, first_nonfinite  # noqa: E402
 from lossviz.report import Report  # noqa: E402
 
 #: Arrays with more elements than this are kept summed over their largest axes (see `explain`).
@@ -73,21 +73,20 @@ def explain(
     if class_weight is not None:
         sample_weight = checks.class_weight(y, sample_weight, class_weight)
         word = "class_weight"
-    with checks.model_errors(model, x, y, sample_weight):
+    with checks.model_errors(model, x, y, sample_weight), _quiet.retracing():
         if not _keras.is_built(model):
             _keras.build(model, x, y, sample_weight)
+        reported, source = None, "compute_loss"
+        if not training and class_weight is None:
+            with _keras.preserved(model):
+                reported, source = _keras.test_on_batch(model, x, y, sample_weight), "test_on_batch"
         with _keras.preserved(model):
-            from_trace = training or class_weight is not None
-            reported = None if from_trace else _keras.test_on_batch(model, x, y, sample_weight)
             traced = _trace_model(model, x, y, sample_weight, training, word)
-            notes = _model_notes(model, traced)
-            source = "test_on_batch"
-            if reported is None or graph.is_random(traced.root):
-                reported, source = traced.run([traced.root])[0], "compute_loss"
-                if graph.is_random(traced.root):
-                    notes.append("the forward pass draws random numbers: another call of Keras gives another number")
-            named, labels = checks.names(traced.prediction_names, traced.predictions, axes, class_names)
-            return _report(traced, reported, source, notes, named, labels, max_elements)
+    notes = _model_notes(model, traced)
+    if reported is None or graph.is_random(traced.root):
+        reported, source = traced.run([traced.root])[0], "compute_loss"
+    named, labels = checks.names(traced.prediction_names, traced.predictions, axes, class_names)
+    return _report(traced, reported, source, notes, named, labels, max_elements)
 
 
 def explain_loss(
@@ -127,15 +126,20 @@ def explain_loss(
     with checks.loss_errors(loss, y_true, y_pred, sample_weight, mask):
         reported = _call_loss(loss, y_true, y_pred, sample_weight, mask).numpy().mean()
         traced = _trace_loss(loss, y_true, y_pred, sample_weight, mask)
-        named, labels = checks.names([loss.name], traced.predictions, axes, class_names)
-        return _report(traced, reported, "the loss itself", [], named, labels, max_elements)
+    named, labels = checks.names([loss.name], traced.predictions, axes, class_names)
+    return _report(traced, reported, "the loss itself", [], named, labels, max_elements)
 
 
 def _report(traced: Traced, reported, source, notes, named, labels, max_elements) -> Report:
     graph.expand_fused(traced.trace.graph, traced.root)
+    terms = tuple(decompose(traced, named, labels, max_elements))
+    for words, placeholders in traced.inputs.items():
+        for placeholder in placeholders:
+            if (where := first_nonfinite(traced.value_of(placeholder))) is not None:
+                notes.append(f"{words} holds a value that is not finite, first at index {where}")
     return Report(
         reported=float(reported),
-        terms=tuple(decompose(traced, named, labels, max_elements)),
+        terms=terms,
         source=source,
         versions={"keras": keras.__version__, "backend": keras.backend.backend(), "tensorflow": tf.__version__},
         tolerance=_TOLERANCE.get(traced.root.dtype.name, 1e-6),
@@ -182,7 +186,7 @@ def _trace_model(model, x, y, sample_weight, training: bool, weight_word: str) -
         if _accepts(model.compute_loss, "training"):
             arguments["training"] = training
         with (
-            _keras.recording_added(model, recorder, activity, tf.identity),
+            _keras.recording_added(model, recorder, activity),
             _keras.recording_outputs(model, recorder),
         ):
             loss = model.compute_loss(**arguments)
@@ -228,6 +232,8 @@ def _model_notes(model, traced: Traced) -> list[str]:
     notes = []
     if type(model).test_step is not _keras.plain_test_step():
         notes.append(f"{type(model).__name__} overrides test_step: this report follows its compute_loss")
+    if graph.is_random(traced.root):
+        notes.append("the forward pass draws random numbers: another call of Keras gives another number")
     return notes
 
 

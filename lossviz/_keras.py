@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras.src import backend
 from keras.src.backend.common import global_state
 from keras.src.trainers.data_adapters import data_adapter_utils
@@ -65,7 +66,7 @@ def recording_outputs(model: keras.Model, recorder: Recorder) -> Iterator[None]:
 
     def recorded(entry) -> Callable:
         def call(y_true, y_pred, sample_weight=None):
-            value = keras.ops.convert_to_tensor(entry.loss(y_true, y_pred, sample_weight))
+            value = tf.identity(entry.loss(y_true, y_pred, sample_weight))
             weight = 1.0 if entry.loss_weights is None else entry.loss_weights
             recorder.outputs.append(
                 {"name": entry.name, "y_true": y_true, "y_pred": y_pred, "value": value, "loss_weight": weight}
@@ -108,21 +109,21 @@ def recording_activity(model: keras.Model) -> Iterator[set[int]]:
 
 
 @contextlib.contextmanager
-def recording_added(model: keras.Model, recorder: Recorder, activity: set[int], identity: Callable) -> Iterator[None]:
+def recording_added(model: keras.Model, recorder: Recorder, activity: set[int]) -> Iterator[None]:
     """While open, `model.losses` is a list of known tensors, each noted with its owner.
 
-    Call after the forward pass and compute the loss inside. `identity` makes a tensor of its own of each, so
-    that one tensor added twice is two terms.
+    Call after the forward pass and compute the loss inside. Each is made a tensor of its own, so that one
+    tensor added twice is two terms.
     """
     for layer in layers_of(model):
         for value in layer._get_own_losses():
             from_activity = id(value) in activity or any(id(tensor) in activity for tensor in value.op.inputs)
             kind = "regulariser" if from_activity else "add_loss"
             name = f"{layer.name}/activity" if from_activity else layer.name
-            recorder.added.append({"name": name, "kind": kind, "value": identity(value)})
+            recorder.added.append({"name": name, "kind": kind, "value": tf.identity(value)})
     owners = [variable for variable in model.trainable_weights if variable.regularizer is not None]
     for variable, value in zip(owners, model._get_regularization_losses(), strict=True):
-        recorder.added.append({"name": variable.path, "kind": "regulariser", "value": identity(value)})
+        recorder.added.append({"name": variable.path, "kind": "regulariser", "value": tf.identity(value)})
     before = model._losses_override
     model._losses_override = [entry["value"] for entry in recorder.added]
     try:
@@ -139,7 +140,8 @@ def wrap_loss_function(function: Callable) -> keras.losses.Loss:
 
 def build(model: keras.Model, x, y, sample_weight) -> None:
     """Make the variables of model, metrics and compiled loss, as the first batch of `evaluate` would."""
-    model._symbolic_build(data_batch=(x, y, sample_weight))
+    with _without_slots(model.optimizer):
+        model._symbolic_build(data_batch=(x, y, sample_weight))
 
 
 def plain_test_step():
@@ -166,17 +168,12 @@ def preserved(model: keras.Model) -> Iterator[None]:
     losses = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
     functions = {name: getattr(model, name, None) for name in ("train_function", "test_function", "predict_function")}
     steps = model.steps_per_execution
-    optimizer = model.optimizer
-    optimizer_built = optimizer is None or optimizer.built
     numpy_state, python_state = np.random.get_state(), random.getstate()
     model.steps_per_execution = 1
-    if not optimizer_built:
-        optimizer.built = True  # or test_on_batch would create its slots
     try:
-        yield
+        with _without_slots(model.optimizer):
+            yield
     finally:
-        if not optimizer_built:
-            optimizer.built = False
         model.steps_per_execution = steps
         random.setstate(python_state)
         np.random.set_state(numpy_state)
@@ -188,6 +185,19 @@ def preserved(model: keras.Model) -> Iterator[None]:
             layer._loss_ids.update(ids)
         for variable, value in zip(variables, values):
             variable.assign(value)
+
+
+@contextlib.contextmanager
+def _without_slots(optimizer) -> Iterator[None]:
+    """While open, Keras does not create the variables of an optimizer that has none yet."""
+    fresh = optimizer is not None and not optimizer.built
+    if fresh:
+        optimizer.built = True
+    try:
+        yield
+    finally:
+        if fresh:
+            optimizer.built = False
 
 
 def test_on_batch(model: keras.Model, x, y, sample_weight) -> float | None:

@@ -186,7 +186,9 @@ def _regroup(dims: Dims, before: tf.TensorShape, after: Sequence[int | None]) ->
 
 def _strided_slice(operation: tf.Operation, dims: Dims) -> Dims:
     begin, end, strides = (_static(tensor) for tensor in operation.inputs[1:4])
-    masks = {name: operation.get_attr(f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")}
+    masks = {
+        name: operation.get_attr(f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
+    }
     bit = {name: [bool(mask >> k & 1) for k in range(len(begin))] for name, mask in masks.items()}
     spread = len(dims) - sum(not bit["new_axis"][k] and not bit["ellipsis"][k] for k in range(len(begin)))
     result: list[tuple[Atom, ...]] = []

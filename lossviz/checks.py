@@ -173,7 +173,9 @@ def _by_output(argument: str, given: Any, shapes: Mapping[str, tuple], fits: Cal
         return dict(given)
     chosen = {name: given for name, shape in shapes.items() if fits(tuple(given), shape)}
     if not chosen:
-        raise ValueError(f"{argument}={tuple(given)} has {len(given)} names and fits no output. The outputs are: {shown}.")
+        raise ValueError(
+            f"{argument}={tuple(given)} has {len(given)} names and fits no output. The outputs are: {shown}."
+        )
     return chosen
 
 
@@ -186,10 +188,7 @@ def model_errors(model: keras.Model, x: Any, y: Any, sample_weight: Any) -> Iter
     try:
         yield
     except Exception as error:
-        if getattr(error, "says_enough", False):
-            raise
-        message = _diagnose(model, x, y, sample_weight, error)
-        raise ValueError(message) from error
+        raise ValueError(_diagnose(model, x, y, sample_weight, error)) from error
 
 
 @contextlib.contextmanager
@@ -202,7 +201,9 @@ def loss_errors(loss, y_true, y_pred, sample_weight, mask) -> Iterator[None]:
         advice = ""
         if sample_weight is not None:
             advice = " " + _weight_advice("sample_weight", sample_weight.shape, y_pred.shape)
-        raise ValueError(f"loss {loss.name!r} refuses these arrays: {shapes}.{advice} It says: {_first(error)}") from error
+        raise ValueError(
+            f"loss {loss.name!r} refuses these arrays: {shapes}.{advice} It says: {_first(error)}"
+        ) from error
 
 
 def _diagnose(model, x, y, sample_weight, error: Exception) -> str:
@@ -214,30 +215,43 @@ def _diagnose(model, x, y, sample_weight, error: Exception) -> str:
         takes = f" Its input is {wanted}." if wanted else ""
         return f"x does not fit model {model.name!r}: {given}.{takes} {said}"
     shown = "; ".join(f"{name} {shape}" for name, shape in outputs.items())
+    if "No loss to compute" in str(error):
+        return (
+            f"model {model.name!r} has no loss that explain can read: compile got none and no layer adds one. Pass loss=... "
+            "to compile; if train_step or test_step computes the loss itself, move it into compute_loss, which fit calls too."
+        )
     if y is None:
         return (
             f"y is missing: model {model.name!r} is compiled with a loss that needs targets. Its outputs are: {shown}. Call "
             f"explain(model, x, y). {said}"
         )
     targets = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
-    if sample_weight is None or not _loss_works(model, x, y, None):
-        if len(targets) != len(outputs) and not _loss_works(model, x, y, None):
-            return (
-                f"y holds {len(targets)} target(s), model {model.name!r} has {len(outputs)} output(s): {shown}. Pass one "
-                f"target per output that has a loss, as a list in this order or a dictionary by name. {given}. {said}"
-            )
-        for (name, shape), target in zip(outputs.items(), targets):
-            if problem := _label_problem(target, shape):
-                return f"y does not fit output {name!r} of shape {shape}: {problem} {said}"
-        if any(word in str(error) for word in ("numpy", "eager", "bool", "iterat")):
-            return (
-                f"the loss of model {model.name!r} cannot be traced into a graph: it seems to use .numpy(), a Python `if` or "
-                f"a loop on tensor values. Write it with keras.ops (ops.where instead of `if`). {said}"
-            )
+    if sample_weight is not None and _loss_works(model, x, y):
+        return _diagnose_weights(sample_weight, targets, outputs, given, said)
+    if len(targets) != len(outputs):
         return (
-            f"y does not fit the outputs of model {model.name!r}: {given}; outputs: {shown}. Targets usually have the shape of "
-            f"the output (or that shape without its last axis, for integer labels). {said}"
+            f"y holds {len(targets)} target(s), model {model.name!r} has {len(outputs)} output(s): {shown}. Pass one target "
+            f"per output that has a loss, as a list in this order or a dictionary by name. {given}. {said}"
         )
+    for (name, shape), target in zip(outputs.items(), targets):
+        if problem := _label_problem(target, shape):
+            return f"y does not fit output {name!r} of shape {shape}: {problem} {said}"
+    if any(
+        word in str(error) for word in ("has no attribute 'numpy'", "tf.Tensor` as a Python `bool`", "Iterating over")
+    ):
+        return (
+            f"the loss of model {model.name!r} cannot be traced into a graph: it uses .numpy(), a Python `if` or a loop on the "
+            f"values of a tensor. Write it with keras.ops (ops.where instead of `if`). {said}"
+        )
+    if all(target.shape in (shape, shape[:-1], (*shape[:-1], 1)) for target, shape in zip(targets, outputs.values())):
+        return f"the loss of model {model.name!r} fails on y: {given}; outputs: {shown}. {said}"
+    return (
+        f"y does not fit the outputs of model {model.name!r}: {given}; outputs: {shown}. Targets have the shape of the "
+        f"output, or that shape without its last axis for integer labels. {said}"
+    )
+
+
+def _diagnose_weights(sample_weight, targets, outputs: Mapping[str, tuple], given: str, said: str) -> str:
     weights = keras.tree.flatten(sample_weight)
     if keras.tree.is_nested(sample_weight) and len(weights) != len(targets):
         return (
@@ -250,7 +264,7 @@ def _diagnose(model, x, y, sample_weight, error: Exception) -> str:
         for (name, shape), weight in zip(outputs.items(), weights)
         if weight is not None
     ]
-    return f"Keras refuses sample_weight: {' '.join(advice)} {said}"
+    return f"Keras refuses sample_weight. {' '.join(advice)} {said}"
 
 
 def _weight_advice(what: str, weight: tuple, prediction: tuple) -> str:
@@ -275,7 +289,9 @@ def _label_problem(target: np.ndarray, shape: tuple) -> str:
     if sparse and integers and shape[-1] > 1 and target.size:
         low, high = target.min(), target.max()
         if low < 0 or high >= shape[-1]:
-            return f"it holds labels from {low:g} to {high:g}, but there are {shape[-1]} classes (0 to {shape[-1] - 1})."
+            return (
+                f"it holds labels from {low:g} to {high:g}, but there are {shape[-1]} classes (0 to {shape[-1] - 1})."
+            )
     return ""
 
 
@@ -291,11 +307,12 @@ def _output_shapes(model, x) -> dict[str, tuple] | None:
     return {name: tuple(tensor.shape) for name, tensor in zip(names, flat)}
 
 
-def _loss_works(model, x, y, sample_weight) -> bool:
+def _loss_works(model, x, y) -> bool:
+    """Does the loss compute without sample_weight?"""
     from lossviz import _explain
 
     try:
-        _explain._trace_model(model, x, y, sample_weight, False, "sample_weight")
+        _explain._trace_model(model, x, y, None, False, "sample_weight")
     except Exception:
         return False
     return True

@@ -108,10 +108,12 @@ class _Decomposition:
             weight = float(keras_value(entry["loss_weight"]))
             branch = _Branch(name, "output", tail, None, [], entry["y_true"], entry["y_pred"], weight)
             branches.append(branch)
+        outputs_named = {branch.name for branch in branches}
         for entry in added:
             inside = reader if entry["value"].ref() in reader.depends else everything
             tail = inside.find_tail(entry["value"], bounded=False)
-            branches.append(_Branch(_unique(entry["name"], names), entry["kind"], tail))
+            name = entry["name"] if entry["name"] not in outputs_named else f"{entry['name']}/add_loss"
+            branches.append(_Branch(_unique(name, names), entry["kind"], tail))
         own = tuple(cut for cut in self.top.cuts if not any(cut.tensor is mark for mark in marks))
         if own or not branches:
             tail = graph.Tail(traced.root, own, self.top.frontier, False)
@@ -202,17 +204,24 @@ class _Decomposition:
 
     def terms(self) -> list[Term]:
         known = self._known_axes()
-        tensors = [self.traced.root, *(t for b in self.branches for t in (b.tail.root, *(c.tensor for c in b.tail.cuts)))]
+        tensors = [
+            self.traced.root,
+            *(t for b in self.branches for t in (b.tail.root, *(c.tensor for c in b.tail.cuts))),
+        ]
         order = graph.ancestors(tensors)
         self.dims = axis_names.propagate(order, known)
         self.narrator = Narrator(self.dims, self.values, self.shapes, self._sources(order))
         several = len(self.branches) > 1
         terms: list[Term] = []
         constants: list[Term] = []
+        rewritten = any(branch.own for branch in self.branches)  # then what does not add to it enters it otherwise
         for branch in self.branches:
-            terms.append(self._term(branch, several, constants))
+            if not (rewritten and branch.note):
+                terms.append(self._term(branch, several, constants))
         if self.top.has_constant:
-            at_zero = float(self._at(self.top, [np.zeros_like(self.value(c.tensor)) for c in self.top.cuts], self.traced.root))
+            at_zero = float(
+                self._at(self.top, [np.zeros_like(self.value(c.tensor)) for c in self.top.cuts], self.traced.root)
+            )
             if at_zero:
                 constants.append(_constant("constant", at_zero, 1.0))
         return [*terms, *constants]
@@ -266,6 +275,16 @@ class _Decomposition:
         elements = self.value(cut.tensor)
         dims = self.dims.get(cut.tensor.ref())
         spread, atoms = axis_names.unfold(elements, dims)
+        guess = bad = ""
+        if (where := first_nonfinite(spread)) is not None:
+            place = ", ".join(f"{atom.name} {atom.labels[i]}" for atom, i in zip(atoms, where))
+            count = show_number(int(np.sum(~np.isfinite(spread))))
+            bad = (
+                f"{count} of {show_number(spread.size)} element losses are not finite, first at {place or 'the number'}"
+            )
+        if cut.opaque and atoms and atoms[0].name == "axis0" and atoms[0].size == self.traced.batch_size:
+            atoms = (axis_names.Atom("batch", atoms[0].labels), *atoms[1:])
+            guess = "its first axis is taken to be the batch"
         grad = grad.reshape(spread.shape)
         axes = tuple(atom.name for atom in atoms)
         spread, contributions, kept, note = _shares(spread, grad, axes, self.max_elements)
@@ -277,7 +296,9 @@ class _Decomposition:
         if exactness == "ratio":
             sums = self._ratio_sums(branch, cut, axes)
             shown = ", ".join(f"{name} {show_number(round(float(np.sum(v)), 4))}" for name, v in sums.items())
-            steps.insert(0, Step("ratio", f"quotient of sums over {', '.join(lost) or 'the elements'}: {shown}", (), ()))
+            steps.insert(
+                0, Step("ratio", f"quotient of sums over {', '.join(lost) or 'the elements'}: {shown}", (), ())
+            )
         steps += [*self.narrator.road(cut), *end]
         true_class, class_axes, class_labels = self._true_class(branch, contributions, kept)
         return Part(
@@ -291,7 +312,7 @@ class _Decomposition:
             true_class_axes=class_axes,
             class_labels=class_labels,
             sums=sums,
-            note="; ".join(text for text in (note, why) if text),
+            note="; ".join(text for text in (note, why, guess, bad) if text),
         )
 
     def _prediction_axes(self, branch: _Branch) -> tuple[str, ...]:
@@ -300,9 +321,7 @@ class _Decomposition:
         return tuple(atom.name for dim in dims for atom in dim)
 
     def _lost_axes(self, branch: _Branch, axes: Sequence[str]) -> tuple[str, ...]:
-        if branch.kind != "output":
-            return ()
-        return tuple(name for name in self._prediction_axes(branch) if name not in axes)
+        return () if branch.kind != "output" else tuple(n for n in self._prediction_axes(branch) if n not in axes)
 
     def _ratio_sums(self, branch: _Branch, cut: graph.Cut, axes: Sequence[str]) -> dict[str, np.ndarray]:
         sums = {}
@@ -317,7 +336,9 @@ class _Decomposition:
                 sums["TP"] = np.sum(target * predicted, axis=over)
                 sums["FP"] = np.sum((1 - target) * predicted, axis=over)
                 sums["FN"] = np.sum(target * (1 - predicted), axis=over)
-        sums["numerator"], sums["denominator"] = (self.value(tensor).astype(np.float64) for tensor in cut.quotient.inputs)
+        sums["numerator"], sums["denominator"] = (
+            self.value(tensor).astype(np.float64) for tensor in cut.quotient.inputs
+        )
         return sums
 
     def _true_class(self, branch: _Branch, contributions: np.ndarray, kept: tuple[str, ...]):
@@ -384,7 +405,10 @@ class _Decomposition:
                 masks = output.dtype == tf.bool and operation.name in self.traced.trace.forward
                 colours.setdefault(output.ref(), {"mask"} if masks else union)
         rank = ["sample_weight", "class_weight", "mask", "y_true", "x"]
-        return {ref: " × ".join(sorted(words, key=lambda w: rank.index(w) if w in rank else 9)) for ref, words in colours.items()}
+        return {
+            ref: " × ".join(sorted(words, key=lambda w: rank.index(w) if w in rank else 9))
+            for ref, words in colours.items()
+        }
 
 
 def true_classes(target: np.ndarray, shape: tuple[int, ...], channels: Sequence[Hashable]):
@@ -421,6 +445,14 @@ def _with_rest(classes: np.ndarray, known: np.ndarray, channels: Sequence[Hashab
     return np.where(known, classes, len(channels)), (*channels, "(no class)")
 
 
+def first_nonfinite(array: np.ndarray | None) -> tuple[int, ...] | None:
+    """Index of the first NaN or infinity, or None."""
+    if array is None or array.dtype.kind not in "fc":
+        return None
+    bad = ~np.isfinite(array)
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape)) if bad.any() else None
+
+
 def keras_value(weight) -> float:
     """A number, or the number in a Keras or TensorFlow variable."""
     return weight.numpy() if hasattr(weight, "numpy") else weight
@@ -433,9 +465,7 @@ def _rows_are_distributions(target: np.ndarray) -> bool:
 def _align(dims, prediction: tf.TensorShape, target: tf.TensorShape):
     """Axis names of targets from those of the predictions they go with."""
     rank = target.rank
-    return tuple(
-        dims[k] if k < len(dims) and target[k] == prediction[k] else () for k in range(rank)
-    )
+    return tuple(dims[k] if k < len(dims) and target[k] == prediction[k] else () for k in range(rank))
 
 
 def _unique(name: str, used: dict[str, int]) -> str:
@@ -480,15 +510,15 @@ def _shares(elements: np.ndarray, grad: np.ndarray, axes: tuple[str, ...], limit
 
 
 def _exactness(cut: graph.Cut, lost: Sequence[str], axes: Sequence[str], kind: str) -> tuple[str, str]:
-    """"exact", "ratio" or "opaque", and why."""
+    """ "exact", "ratio" or "opaque", and why."""
     if cut.opaque is not None:
         return "opaque", f"{cut.opaque} cannot be read"
     if kind == "output" and lost and cut.quotient is not None:
         return "ratio", f"a quotient of sums over {', '.join(lost)}: no share exists along them"
     if kind == "output" and lost and not axes:
-        return "opaque", f"{cut.curved or 'a nonlinear step'} comes after the sums: no share exists below this number"
+        return "opaque", f"{cut.curved or 'a nonlinear step'} comes after the sums: no shares exist below this number"
     if kind == "output" and lost:
-        return "exact", f"{', '.join(lost)} is used up inside {cut.curved or 'the loss function'}"
+        return "exact", f"no shares along {', '.join(lost)}: the loss uses it up before its sums"
     return "exact", ""
 
 

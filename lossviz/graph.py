@@ -155,7 +155,9 @@ def _expand_crossentropy(operation: tf.Operation, operations: list[tf.Operation]
             sparse = operation.type.startswith("Sparse")
             labels = tf.reshape(labels, tf.shape(logits)[:-1] if sparse else tf.shape(logits))
     if operation.type.startswith("Sparse"):
+        valid = (labels >= 0) & (labels < logits.shape[-1])  # outside, the fused operation gives NaN (or an error)
         labels = tf.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+        labels = tf.where(valid[..., None], labels, tf.constant(np.nan, labels.dtype))
     return loss, tf.reduce_sum(-labels * tf.nn.log_softmax(logits), axis=-1)
 
 
@@ -339,8 +341,13 @@ class Reader:
         return False
 
 
-def gradients(graph: tf.Graph, root: tf.Tensor, cuts: Sequence[tf.Tensor], seed: tf.Tensor | None = None,
-              stops: Sequence[tf.Tensor] = ()) -> list[tf.Tensor]:
+def gradients(
+    graph: tf.Graph,
+    root: tf.Tensor,
+    cuts: Sequence[tf.Tensor],
+    seed: tf.Tensor | None = None,
+    stops: Sequence[tf.Tensor] = (),
+) -> list[tf.Tensor]:
     """The graph's own gradient of `root` with respect to `cuts`, not looking behind them or behind `stops`."""
     if not cuts:
         return []
@@ -357,7 +364,8 @@ def is_random(root: tf.Tensor) -> bool:
 
 
 def _differentiable(tensor: tf.Tensor) -> bool:
-    return tensor.dtype.is_floating or tensor.dtype.is_complex
+    """Can a gradient pass? Comparisons and class numbers (bool, int) cut it; lists of tensors (variant) do not."""
+    return tensor.dtype.is_floating or tensor.dtype.is_complex or tensor.dtype == tf.variant
 
 
 def _has_own_gradient(operation: tf.Operation) -> bool:
@@ -371,9 +379,9 @@ def _has_own_gradient(operation: tf.Operation) -> bool:
 def _collects(operation: tf.Operation) -> bool:
     if operation.type not in _COLLECTING:
         return False
-    if operation.type in ("Sum", "Mean"):  # over axes of size 1, or none, it is only a change of shape
-        before, after = operation.inputs[0].shape.num_elements(), operation.outputs[0].shape.num_elements()
-        return before is None or after is None or before != after
+    if operation.type in ("Sum", "Mean"):  # over no axis at all it does nothing
+        before, after = operation.inputs[0].shape, operation.outputs[0].shape
+        return not before.is_fully_defined() or before != after
     return True
 
 

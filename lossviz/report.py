@@ -244,9 +244,7 @@ class Report:
             )
         return able[0].by_label()
 
-    def top(
-        self, k: int, axis: str | Sequence[str] = "batch", term: str | None = None
-    ) -> list[tuple[Hashable, float]]:
+    def top(self, k: int, axis: str | Sequence[str] = "batch", term: str | None = None) -> list[tuple[Hashable, float]]:
         """The `k` largest shares along `axis`, as (label, share), largest absolute share first.
 
         Along "batch" the shares of all terms are added per sample; elsewhere `term` picks one, as in `by`.
@@ -312,7 +310,9 @@ class Report:
         try:
             import pandas as pd
         except ImportError as error:
-            raise ImportError("report.to_frame() needs pandas: pip install pandas. report.to_dict() needs nothing.") from error
+            raise ImportError(
+                "report.to_frame() needs pandas: pip install pandas. report.to_dict() needs nothing."
+            ) from error
         if axis is not None:
             shares = self.by(axis, term)
             name = axis if isinstance(axis, str) else ", ".join(axis)
