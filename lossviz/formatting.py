@@ -35,8 +35,8 @@ FEW = 12
 class Column:
     """Writes the numbers of one column alike: the same decimals, so that the printed column adds up.
 
-    The largest number gets `digits` significant digits. A number of which fewer than two digits would be
-    left is written as 1.2e-06; a column of huge or tiny numbers is written so throughout.
+    The largest number gets `digits` significant digits. A number that would look like zero is written as
+    1.2e-06; a column of huge or tiny numbers is written so throughout.
     """
 
     decimals: int | None
@@ -55,7 +55,7 @@ class Column:
             return not_finite(value)
         if self.decimals is None:
             return f"{value:.{self.digits - 1}e}" if value else "0"
-        if value and abs(value) < 10 * 10.0**-self.decimals and float(f"{value:.1e}") != round(value, self.decimals):
+        if value and not round(value, self.decimals):
             return f"{value:.1e}"
         return f"{value + 0.0:.{self.decimals}f}"
 
@@ -148,24 +148,34 @@ def divisors(part: Part) -> list[float]:
 
 
 def stages(part: Part) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
-    """Axis names and sizes before the first step and after each: `len(part.steps) + 1` of them.
+    """Axis names and sizes after each step, `len(part.steps)` of them.
 
-    Names follow the axes that each step removes; merged axes keep their names. Where the names do not account
-    for the size of the step's output, its plain sizes stand with empty names.
+    They begin at the step "element loss", with its axes or the part's, and follow the axes that each step
+    removes; merged axes keep their names. Where names do not account for the size of a step's output, and
+    before that step, its plain sizes stand with empty names.
     """
+    known = any(step.op == "element loss" for step in part.steps)
+    names: tuple[str, ...] | None = None if known else part.axes
     size = dict(zip(part.axes, part.elements.shape))
-    names = part.axes
-    result = [(names, part.elements.shape)]
+    result = []
     for step in part.steps:
-        count = math.prod(step.output_shape)
-        left = tuple(name for name in names if name not in step.axes)
-        for candidate in (left, names) if count < math.prod(step.input_shape) else (names, left):
-            if math.prod(size[name] for name in candidate) == count:
-                names = _drop_ones(candidate, size, len(step.output_shape))
-                result.append((names, tuple(size[name] for name in names)))
-                break
+        shape = tuple(step.output_shape)
+        if step.op == "element loss":
+            names = part.axes
+            if step.axes and len(step.axes) == len(shape):
+                names, size = step.axes, dict(zip(step.axes, shape))
+            candidates = [names]
+        elif names is not None:
+            left = tuple(name for name in names if name not in step.axes)
+            candidates = [left, names] if math.prod(shape) < math.prod(step.input_shape) else [names, left]
         else:
-            result.append((("",) * len(step.output_shape), tuple(step.output_shape)))
+            candidates = []
+        fitting = [c for c in candidates if math.prod(size[name] for name in c) == math.prod(shape)]
+        if fitting:
+            names = _drop_ones(fitting[0], size, len(shape))
+            result.append((names, tuple(size[name] for name in names)))
+        else:
+            result.append((("",) * len(shape), shape))
     return result
 
 

@@ -128,7 +128,7 @@ def render(report: Report) -> str:
     ]
     start = 0.0
     for k, term in enumerate(report.terms):
-        bar = _bar(term.contribution, span, f"var(--{term.kind})", start)
+        bar = _bar(term.contribution, span, _color(term), start)
         start += term.contribution if math.isfinite(term.contribution) else 0.0
         out += _term(term, report, column, values, bar, "" if k != largest else " open")
     name, remark = f.verdict(report)
@@ -155,7 +155,7 @@ def _term(term: Term, report: Report, column: f.Column, values: f.Column, bar: s
         body = _part(part)
         if several:
             share = part.contribution
-            rod = _bar(share, span, f"var(--{term.kind})")
+            rod = _bar(share, span, _color(term))
             head = _row(f"part {number}", "", "", share, report, column, rod, part.exactness, _shape([part]))
             summary = f'<summary class="row">{head}</summary>'
             body = [
@@ -213,7 +213,7 @@ def _shape(parts: tuple[Part, ...] | list[Part]) -> str:
 def _part(part: Part) -> list[str]:
     out = []
     if part.steps:
-        shapes = f.stages(part)[1:]
+        shapes = f.stages(part)
         out.append("<ol>")
         for step, (names, sizes) in zip(part.steps, shapes):
             named = f" <small>{escape(f.shape_text(names, sizes))}</small>" if any(names) or not sizes else ""
@@ -246,7 +246,7 @@ def _shares(term: Term, report: Report, column: f.Column) -> list[str]:
         for label, share in rows:
             index = order.get(label)
             palette = colored and index is not None and label != UNSPLIT
-            color = f.CLASS_COLORS[index % len(f.CLASS_COLORS)] if palette else f"var(--{term.kind})"
+            color = f.CLASS_COLORS[index % len(f.CLASS_COLORS)] if palette else _color(term)
             missing = "" if math.isfinite(share) else ' class="x"'
             body.append(
                 f"<tr><th scope=row>{_safe(label)}</th> <td{missing}>{column(share)}</td>"
@@ -287,6 +287,10 @@ def _grid(part: Part, column: f.Column) -> list[str]:
         *body,
         "</tbody></table></div></details>",
     ]
+
+
+def _color(term: Term) -> str:
+    return f"var(--{term.kind if term.kind in f.KIND_COLORS else 'ink'})"
 
 
 def _span(shares: list[float], single: bool = False) -> tuple[float, float]:

@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.text import Text
 
 from lossviz import formatting as f
 from lossviz.formatting import (
@@ -219,6 +220,7 @@ def heatmap(
             bar = ax.figure.colorbar(image, ax=ax, pad=0.03)
             bar.set_label("share of the loss")
             bar.outline.set_visible(False)
+        _literal(ax)
     return ax
 
 
@@ -234,59 +236,45 @@ def cascade(report_or_term: Report | Term, ax: Axes | None = None, *, part: int 
     if not 0 <= index < len(term.parts):
         raise ValueError(f"part={part} is not a part of term {term.name!r}, which has {len(term.parts)}: 0, 1, ...")
     chosen = term.parts[index]
-    levels, arrows = _levels(chosen, term)
-    order = {name: k for k, name in enumerate(chosen.axes)}
-    width = max(2, *(len(level) for level in levels), len(order))
+    levels, arrows, before = _levels(chosen, term)
+    names = list(dict.fromkeys(name for level in levels for name in level))
+    width = max(2, len(names))
+    place = {name: k + (width - len(names)) / 2 for k, name in enumerate(names)}
     with matplotlib.style.context(STYLE):
-        inches = matplotlib.rcParams["figure.figsize"][0]
-        unit = 72 * 0.97 * inches / width  # points a column is wide
-        arrows = [textwrap.fill(arrow, int(72 * inches / 6.6), break_long_words=False) for arrow in arrows]
-        gaps = [0.5 + 0.2 * (1 + arrow.count("\n")) for arrow in arrows]
-        tops = np.concatenate([[0.0], np.cumsum([_BOX + gap for gap in gaps])])
-        ax = ax or _axes(0.62 * (tops[-1] + _BOX + 0.1) + 0.4 + 0.2 * (len(term.parts) > 1))
-        for k, (level, top) in enumerate(zip(levels, tops)):
-            places = {name: order.get(name, j) for j, name in enumerate(level)}
+        points = 72 * matplotlib.rcParams["figure.figsize"][0]
+        unit = 0.97 * points / width  # points a column is wide
+        before = [_balance(text, int(points / 6.4)) for text in before]
+        arrows = [_balance(text, int(points / 6.4)) for text in arrows]
+        head = sum(0.12 + 0.28 * (1 + text.count("\n")) for text in before)
+        gaps = [0.42 + 0.28 * (1 + text.count("\n")) for text in arrows]
+        tops = head + np.concatenate([[0.0], np.cumsum([_BOX + gap for gap in gaps])])
+        title = _balance(_cascade_title(term, chosen, index), 47)
+        ax = ax or _axes(0.62 * (tops[-1] + _BOX + 0.1) + 0.2 + 0.2 * (1 + title.count("\n")))
+        if before:
+            _words(ax, width / 2, head / 2 - 0.04, "\n".join(before), 10.5)
+        for level, below, top, gap, arrow in zip(levels, levels[1:], tops, gaps, arrows):
             for name, size in level.items():
-                _box(ax, places[name] + 0.04, top, 0.92, AXIS_COLORS.get(name, OTHER_AXIS_COLOR))
-                shown = "" if name.startswith("\0") else f.clean(name)
-                narrow = 6.8 * len(f"{shown} {size}") > 0.9 * unit
-                _words(
-                    ax,
-                    places[name] + 0.5,
-                    top + _BOX / 2,
-                    f"{shown}{chr(10) if narrow else ' '}{size}".strip(),
-                    11 - narrow,
-                )
-            if k == len(arrows):
-                break
-            below = levels[k + 1]
-            for name, place in places.items():
-                goes = name not in below
-                end = 0.14 if goes else gaps[k]
-                ax.plot(
-                    [place + 0.5] * 2, [top + _BOX, top + _BOX + end], color=QUIET if goes else LINE, lw=1.6, zorder=0
-                )
-                if goes:
-                    ax.plot([place + 0.4, place + 0.6], [top + _BOX + end] * 2, color=QUIET, lw=1.6, zorder=0)
-            gone = [place + 0.5 for name, place in places.items() if name not in below]
-            half = 0.5 * 6.3 * max(map(len, arrows[k].split("\n"))) / unit
-            middle = min(max(sum(gone) / len(gone) if gone else width / 2, half), max(half, width - half))
-            _words(ax, middle, top + _BOX + (0.14 + gaps[k]) / 2, arrows[k], 10.5, halo=True)
+                _axis_box(ax, name, size, place[name], top, unit)
+                _link(ax, place[name] + 0.5, top + _BOX, 0.14 if name not in below else gap, name not in below)
             if not level:
-                value = f.Column.of([term.value])(term.value) if len(term.parts) == 1 else "one number"
-                _number(ax, width, top, _minus(value), MUTED, INK)
+                known = len(term.parts) == 1 and "loss weight" in arrow
+                value = _minus(f.Column.of([term.value])(term.value)) if known else "one number"
+                _number(ax, width, top, value, MUTED, INK)
+            gone = [place[name] + 0.5 for name in level if name not in below]
+            half = 0.5 * 6.3 * max(map(len, arrow.split("\n"))) / unit
+            middle = sum(gone) / len(gone) if gone else width / 2
+            middle = min(max(middle, half), max(half, width - half))
+            _words(ax, middle, top + _BOX + (0.12 + gap) / 2, arrow, 10.5, halo=True)
         column = f.Column.of([term.contribution, chosen.contribution])
         _number(ax, width, tops[-1], _minus(column(chosen.contribution)), INK, "white")
         if isinstance(report_or_term, Report):
             share = _minus(f.percent(chosen.contribution, report_or_term.total))
             remark = f"{share} of\nthe loss" if share else ""
-            ax.text(width / 2 + 0.22 * width, tops[-1] + _BOX / 2, remark, va="center", color=QUIET, fontsize=10)
+            ax.text(0.72 * width, tops[-1] + _BOX / 2, remark, va="center", color=QUIET, fontsize=10)
         ax.set(xlim=(-0.02, width + 0.02), ylim=(tops[-1] + _BOX + 0.05, -0.05))
         ax.set_axis_off()
-        title = f"{f.clean(term.name)}: from {f.plain(chosen.elements.size)} element losses to one number"
-        if len(term.parts) > 1:
-            title += f"\n(part {index + 1} of {len(term.parts)})"
         ax.set_title(title)
+        _literal(ax)
     return ax
 
 
@@ -343,8 +331,8 @@ def _finish(
     ax.axvline(0.0, color=QUIET, linewidth=0.8, zorder=3)
     texts, percents = [_minus(text) for text in texts], [_minus(percent) for percent in percents]
     size = matplotlib.rcParams["font.size"]
-    first = 10 + 0.64 * size * max(len(text) for text in texts)
-    second = first + 0.64 * size * max(len(percent) for percent in percents) + 6
+    first = 10 + 0.64 * size * max(map(len, texts), default=0)
+    second = first + 0.64 * size * max(map(len, percents), default=0) + 6
     for k, (text, percent) in enumerate(zip(texts, percents)):
         weight = "bold" if k in bold else "normal"
         color = BAD if text.lstrip("\N{MINUS SIGN}") in ("NaN", "inf") else INK
@@ -354,7 +342,8 @@ def _finish(
             )
         ax.get_yticklabels()[k].set_fontweight(weight)
     if title:
-        ax.set_title(title)
+        ax.set_title(_balance(title, 38))
+    _literal(ax)
 
 
 def _colors(axis: str, kind: str, shares: Mapping[Hashable, float], labels: list[Hashable]) -> list[str]:
@@ -412,21 +401,23 @@ def _largest(term: Term) -> int:
     return int(np.argmax([abs(size) if math.isfinite(size) else math.inf for size in sizes]))
 
 
-def _levels(part: Part, term: Term) -> tuple[list[dict[str, int]], list[str]]:
-    """What stands in each row of a cascade (axis -> size; unnamed axes as NUL and a number), and between rows.
+def _levels(part: Part, term: Term) -> tuple[list[dict[str, int]], list[str], list[str]]:
+    """What stands in each row of a cascade (axis -> size; an unnamed axis as NUL and its place), the words
+    between the rows, and those before the first.
 
-    The step that takes the element loss is the first row itself. An empty row is one number; the last row is.
+    The first row are the element losses. An empty row is one number, as the last one is. Remarks and the
+    addition of the terms have no place in a cascade.
     """
-    levels: list[dict[str, int]] = []
-    arrows: list[str] = []
-    for k, (names, sizes) in enumerate(f.stages(part)):
-        level = {name or f"\0{j}": size for j, (name, size) in enumerate(zip(names, sizes))}
-        if k and part.steps[k - 1].op == "element loss" and len(levels) == 1:
-            levels[0] = level
-            continue
-        if k:
-            arrows.append(f.step_label(part.steps[k - 1]))
-        levels.append(level)
+    names = [step.op for step in part.steps]
+    start = names.index("element loss") if "element loss" in names else -1
+    before = [f.step_label(step) for step in part.steps[: max(start, 0)]]
+    shapes = f.stages(part)
+    first = shapes[start] if start >= 0 else (part.axes, part.elements.shape)
+    levels, arrows = [_level(*first)], []
+    for step, shape in list(zip(part.steps, shapes))[start + 1 :]:
+        if step.op not in ("note", "add"):
+            arrows.append(f.step_label(step))
+            levels.append(_level(*shape))
     said = any("loss weight" in step.text or "loss_weight" in step.text for step in part.steps)
     if term.loss_weight != 1 and not said:
         arrows.append(f"\N{MULTIPLICATION SIGN} loss weight {f.plain(term.loss_weight)}")
@@ -434,7 +425,36 @@ def _levels(part: Part, term: Term) -> tuple[list[dict[str, int]], list[str]]:
     if levels[-1]:
         arrows.append("sum of the shares")
         levels.append({})
-    return levels, arrows
+    return levels, arrows, before
+
+
+def _level(names: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
+    return {name or f"\0{k}": size for k, (name, size) in enumerate(zip(names, sizes))}
+
+
+def _cascade_title(term: Term, part: Part, index: int) -> str:
+    shapes = [step.output_shape for step in part.steps if step.op == "element loss"]
+    count = math.prod(shapes[0]) if shapes else part.elements.size
+    which = f" (part {index + 1} of {len(term.parts)})" if len(term.parts) > 1 else ""
+    if count == 1:
+        return f"{f.clean(term.name)}: one number{which}"
+    return f"{f.clean(term.name)}: from {f.plain(count)} element losses to one number{which}"
+
+
+def _axis_box(ax: Axes, name: str, size: int, x: float, y: float, unit: float) -> None:
+    """The box of one axis: its name and size, on two lines where the column is narrow."""
+    _box(ax, x + 0.04, y, 0.92, AXIS_COLORS.get(name, OTHER_AXIS_COLOR))
+    shown = "" if name.startswith("\0") else f.clean(name)
+    narrow = 6.8 * len(f"{shown} {size}") > 0.9 * unit
+    text = f"{shown}\n{size}" if narrow else f"{shown} {size}"
+    _words(ax, x + 0.5, y + _BOX / 2, text.strip(), 10 if narrow else 11, linespacing=1.05)
+
+
+def _link(ax: Axes, x: float, y: float, length: float, ends: bool) -> None:
+    """The line down from an axis: to the next row, or to a bar across where the axis ends."""
+    ax.plot([x, x], [y, y + length], color=QUIET if ends else LINE, linewidth=1.6, zorder=0)
+    if ends:
+        ax.plot([x - 0.1, x + 0.1], [y + length] * 2, color=QUIET, linewidth=1.6, zorder=0)
 
 
 def _box(ax: Axes, x: float, y: float, width: float, color: str) -> None:
@@ -455,6 +475,22 @@ def _words(ax: Axes, x: float, y: float, text: str, size: float, halo: bool = Fa
 
 def _pale(color: str) -> tuple[float, ...]:
     return tuple(1 - 0.35 * (1 - channel) for channel in to_rgb(color))
+
+
+def _balance(text: str, width: int) -> str:
+    """`text` on as few lines of at most `width` characters as it needs, all about as long."""
+    lines = len(textwrap.wrap(text, width))
+    for narrow in range(max(1, len(text) // max(lines, 1)), width + 1):
+        pieces = textwrap.wrap(text, narrow, break_on_hyphens=False)
+        if len(pieces) <= lines:
+            return "\n".join(pieces)
+    return textwrap.fill(text, width)
+
+
+def _literal(ax: Axes) -> None:
+    """Names are names: a dollar sign in one begins no formula."""
+    for text in ax.findobj(Text):
+        text.set_parse_math(False)
 
 
 def _short(name: str, limit: int = 26) -> str:

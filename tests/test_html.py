@@ -1,0 +1,186 @@
+"""The HTML form: whole, safe, small, without scripts, and with every number of the text form."""
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reports
+
+from lossviz import html, text
+from lossviz.formatting import CLASS_COLORS
+from lossviz.report import Part, Report, Step, Term
+
+each_report = pytest.mark.parametrize("name", list(reports.ALL))
+ALLOWED = {
+    *("div", "style", "p", "b", "i", "small", "code", "span", "details", "summary", "ol", "li"),
+    *("table", "caption", "thead", "tbody", "tr", "th", "td"),
+}
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every tag closed in order, and the words, tags and attributes it has."""
+
+    def __init__(self, source: str):
+        super().__init__()
+        self.open, self.tags, self.words, self.attributes = [], [], [], []
+        self.feed(source)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+
+@each_report
+def test_well_formed_and_only_harmless_tags(name):
+    page = Page(html.render(reports.ALL[name]()))
+    assert set(page.tags) <= ALLOWED
+    assert {key for key, _ in page.attributes} <= {"class", "style", "open", "scope"}
+
+
+@each_report
+def test_nothing_is_loaded_from_anywhere(name):
+    source = html.render(reports.ALL[name]()).replace("alert(&#x27;x&#x27;)", "")
+    assert not re.search(r"<script|url\(|@import|https?:|<img|<link|\bid=|javascript", source)
+
+
+@each_report
+def test_every_number_of_the_text_form_is_there(name):
+    report = reports.ALL[name]()
+    page = Page(html.render(report)).text
+    numbers = re.findall(r"-?\d[\d.\u00a0]*(?:e[+-]\d+)?|NaN|inf\b", re.sub(r" (\. )+", " ", text.render(report)))
+    assert numbers
+    assert not [number for number in numbers if number.rstrip(".") not in page]
+
+
+def test_every_label_step_and_note_is_there():
+    page = Page(html.render(reports.ratio())).text
+    steps_and_notes = (
+        "1 − 2·TP / (2·TP + FP + FN) per class",
+        "TP: road 12, sky 5",
+        "a ratio of sums has no share per pixel",
+        "dice + pixel loss, in one function",
+    )
+    for words in (*steps_and_notes, "road", "sky", "by batch", "by row", "by col", "not split"):
+        assert words in page
+
+
+def test_names_are_escaped_everywhere():
+    source = html.render(reports.nasty())
+    page = Page(source)
+    assert "<script" not in source and "<img" not in source
+    assert "<script>alert('x')</script> output" in page.text
+    assert "🦊" in page.text and "line\\nbreak" in page.text and 'a & "b"' in page.text
+    assert "'\"><img src=x>" in page.text
+
+
+def test_every_field_that_holds_words_is_escaped():
+    evil = "<b id=evil>"
+    step = Step(evil, evil, (2,), (2,), (evil,))
+    sums = {evil: np.ones(2)}
+    part = Part((evil,), np.ones(2), np.ones(2), "exact", (step,), ((evil, "y"),), sums=sums, note=evil)
+    report = Report(2.0, (Term(evil, evil, 2.0, 1.0, (part,), evil),), evil, {evil: evil}, notes=(evil,))
+    source = html.render(report)
+    assert evil not in source
+    assert "id" not in {key for key, _ in Page(source).attributes}
+    # source, version twice, name, kind, shape, step, its shape, sum with label, three notes, table and its label, ...
+    assert source.count("&lt;b id=evil&gt;") >= 14
+
+
+def test_five_outputs_stay_small():
+    assert len(html.render(reports.five_outputs()).encode()) < 60_000
+
+
+def test_elements_are_shown_where_they_are_few():
+    page = html.render(reports.tiny())
+    assert "<summary>elements</summary>" in page
+    assert page.count("<small>13.500</small>") == 1
+    assert "<summary>elements</summary>" not in html.render(reports.segmentation())
+
+
+def test_nan_and_exact_zeros_are_marked():
+    source = html.render(reports.not_a_number())
+    assert source.count('<td class="x">NaN <small>NaN</small></td>') == 1
+    assert "1 of 12 shares are NaN or infinite" in Page(source).text
+    masked = reports.mean_part([[1.0, 0.0], [2.0, 0.0]], ("batch", "class"))
+    source = html.render(reports.report_of(reports.one_term(masked)))
+    assert source.count('<td class="z">') == 2
+    assert "hatched: a share of exactly zero" in Page(source).text
+    assert "hatched: a share" not in Page(html.render(reports.tiny())).text
+
+
+def test_negative_shares_are_marked():
+    source = html.render(reports.negative())
+    assert source.count('<td class="m"') == 3
+    assert re.search(r'<i class="m" style="margin-left:\d', source)
+
+
+def test_bars_of_terms_lie_where_the_running_sum_is():
+    source = html.render(reports.report_of(*(reports.scalar_term(n, "output", v) for n, v in (("a", 3.0), ("b", 1.0)))))
+    bars = re.findall(r"margin-left:([\d.]+)%;width:([\d.]+)%", source)
+    assert bars == [("0.0", "75.0"), ("75.0", "25.0"), ("0.0", "100.0")]
+
+
+def test_the_residual_is_a_row_and_loud_when_too_large():
+    assert '<span class="x">residual: TOO LARGE</span>' in html.render(reports.opaque())
+    page = Page(html.render(reports.segmentation())).text
+    assert re.search(r"residual +0\.000000 .*allowed 2e-08", page)
+
+
+def test_rows_have_shape_divisor_and_exactness():
+    page = Page(html.render(reports.segmentation())).text
+    assert re.search(
+        r"mask output 0\.018467 × 1 = 0\.018467 94\.4 %\s+exact batch 16 × row 16 × col 16 × class 5, ÷ 5", page
+    )
+
+
+def test_classes_have_the_colours_of_the_figures():
+    source = html.render(reports.segmentation())
+    rows = re.findall(r"<th scope=row>(\d)</th>.*?background:(#\w+)", source)
+    assert rows[:5] == list(zip(reports.DIGITS, CLASS_COLORS))
+
+
+def test_dark_pages_are_known_by_their_marks():
+    style = html.render(reports.tiny()).partition("</style>")[0]
+    for mark in (
+        "html[data-theme=dark] .lv",
+        "html[theme=dark] .lv",
+        "body[data-jp-theme-light=false] .lv",
+        ".vscode-dark .lv",
+    ):
+        assert mark in style
+    assert "prefers-color-scheme" not in style  # the page decides, not the reader's system: light-dark() follows it
+    used = set(re.findall(r"var\(--(\w+)", style)) - {"a"}
+    assert used <= set(html._COLORS)
+
+
+@each_report
+def test_same_bytes_each_time(name):
+    assert html.render(reports.ALL[name]()) == html.render(reports.ALL[name]())
+
+
+def test_same_bytes_in_another_process():
+    here = Path(__file__).parent
+    code = "import sys, reports; sys.stdout.buffer.write(reports.five_outputs()._repr_html_().encode())"
+    path = os.pathsep.join(map(str, (here, here.parent)))
+    environment = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": path}
+    other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert other.stdout.decode() == html.render(reports.five_outputs())
