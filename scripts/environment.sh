@@ -33,7 +33,8 @@ make_environment() {
     # What the environment was made from; an editable install knows where the checkout was.
     wanted=$(pwd -P && cat requirements*.txt)
     if [ -n "${PYTHON:-}" ]; then # another version than the environment has: make it anew
-        [ "$(version "$(find_python)")" = "$(version "$venv/bin/python")" ] || rm -rf "$venv"
+        python=$(find_python)
+        [ "$(version "$python")" = "$(version "$venv/bin/python")" ] || rm -rf "$venv"
     fi
     if [ "$(cat "$venv/.made-from" 2>/dev/null)" = "$wanted" ] && usable "$venv/bin/python"; then
         return
@@ -53,12 +54,14 @@ make_environment() {
     say "Installing $2 into $venv ($3)"
     rm -f "$venv/.made-from"
     : >"$venv/.installing"
+    trap 'exit 130' INT TERM # without this some shells go on after Ctrl-C, as if pip had only failed
     "$venv/bin/python" -m pip install -q --disable-pip-version-check -r "$2" ||
         { rm "$venv/.installing" && fail "pip could not install $2 into $venv: see its message above."; }
-    if [ "$venv" = .venv ]; then
+    if [ "$venv" = .venv ]; then # for readers who open a notebook with this environment
         "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . ||
             fail "pip could not install lossviz itself into $venv: see its message above."
     fi
+    trap - INT TERM
     rm "$venv/.installing"
     printf '%s\n' "$wanted" >"$venv/.made-from"
 }
