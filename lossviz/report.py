@@ -30,7 +30,8 @@ class Step:
     """One operation on the way from the element losses to the number.
 
     `op` is a word of the field: "element loss", "mean", "sum", "multiply", "divide", "select", "ratio", ...
-    `axes` are the names of the axes that the step removes (or, for "multiply", that it varies along),
+    `axes` are the names of the axes that the step removes (for "multiply", those it varies along; for "element
+    loss", those of its output, also where the part keeps only some of them),
     `divisor` and `factor` are numbers, or None where the step has none.
     """
 

@@ -30,7 +30,7 @@ class Narrator:
     def element(self, cut: Cut, axes: Sequence[str], shape: Sequence[int]) -> Step:
         shape = tuple(shape)
         where = f" ({', '.join(axes)})" if axes else ""
-        return Step("element loss", f"element loss{where}: {show_shape(shape)}", shape, shape)
+        return Step("element loss", f"element loss{where}: {show_shape(shape)}", shape, shape, tuple(axes))
 
     def road(self, cut: Cut) -> list[Step]:
         """The steps from the cut down to its root."""

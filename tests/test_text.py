@@ -224,6 +224,16 @@ def test_stages_follow_merged_axes_and_axes_of_one():
     ]
 
 
+def test_stages_name_what_a_summed_part_no_longer_has():
+    steps = (
+        Step("element loss", "", (4, 8, 8, 5), (4, 8, 8, 5), ("batch", "row", "col", "class")),
+        Step("mean", "", (4, 8, 8, 5), (4, 8, 8), ("class",), 5.0),
+    )
+    summed = reports.np.ones((4, 5))
+    part = reports.Part(("batch", "class"), summed, summed, "exact", steps, (range(4), range(5)))
+    assert stages(part)[1] == (("batch", "row", "col"), (4, 8, 8))
+
+
 def test_step_labels_drop_shapes_and_keep_divisors():
     assert step_label(Step("mean", "mean over class: (4,5) → (4,), ÷ 5", (4, 5), (4,), ("class",), 5.0)) == (
         "mean over class, ÷ 5"
