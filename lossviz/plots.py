@@ -183,7 +183,7 @@ def heatmap(
     with matplotlib.style.context(STYLE):
         rows, cols = shares.shape
         square = set(axes) <= {"row", "col"}
-        height = 3.6 * rows / cols + 0.9 if square else (0.5 if shares.size <= 64 else 0.3) * rows + 1.0
+        height = 3.25 * rows / cols + 0.95 if square else (0.5 if shares.size <= 64 else 0.3) * rows + 1.0
         ax = ax or _axes(min(7.0, max(1.9, height)))
         cmap = (DIVERGING if low < 0 else SEQUENTIAL).with_extremes(bad=NAN_COLOR)
         image = ax.imshow(
