@@ -2,9 +2,9 @@
 
 import re
 
+from nbval.plugin import find_comment_markers, find_metadata_tags
+
 # A cell whose output is not compared must say why, in a comment "# unchecked: ...", and the book has few.
-UNCHECKED_TAGS = {"nbval-skip", "nbval-ignore-output"}
-UNCHECKED_COMMENT = re.compile(r"^\s*#\s*(NBVAL_SKIP|NBVAL_IGNORE_OUTPUT|PYTEST_VALIDATE_IGNORE_OUTPUT)", re.M | re.I)
 REASON = re.compile(r"^\s*#\s*unchecked:\s*\S+", re.M)
 MOST_UNCHECKED = 3
 
@@ -25,11 +25,13 @@ def text(value: str | list[str]) -> str:
 
 
 def unchecked_cells(notebook: dict) -> list[dict]:
-    return [
-        cell
-        for cell in code_cells(notebook)
-        if tags(cell) & UNCHECKED_TAGS or UNCHECKED_COMMENT.search(text(cell["source"]))
-    ]
+    """The cells that nbval is told to skip or not to compare, by a tag or by a comment."""
+
+    def unchecked(cell: dict) -> bool:
+        markers = [*find_metadata_tags(cell.get("metadata", {})), *find_comment_markers(text(cell["source"]))]
+        return ("skip", True) in markers or ("check", False) in markers
+
+    return [cell for cell in code_cells(notebook) if unchecked(cell)]
 
 
 def problems(notebook: dict) -> list[str]:
