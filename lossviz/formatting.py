@@ -14,8 +14,9 @@ import numpy as np
 
 from lossviz.report import UNSPLIT, Part, Report, Step, Term
 
-#: Colours of classes, in label order (Okabe and Ito's colour-blind-safe set, yellow last). They repeat.
-CLASS_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#6B6B6B", "#F0E442")
+#: Colours of classes, in label order; they repeat. The first five are those of the book's scenes (paper, blue, red
+#: and green pen, pencil: `lossviz.examples.CLASS_COLORS`). Told apart also by colour-blind eyes; see the tests.
+CLASS_COLORS = ("#D9C9A3", "#0072B2", "#CC4411", "#009E73", "#55535A", "#CC79A7", "#E69F00", "#56B4E9")
 #: Colours of terms by kind: quieter than the classes, so that the two are not taken for each other.
 KIND_COLORS = {"output": "#34506B", "add_loss": "#A0712B", "regulariser": "#7B8794", "constant": "#B3BAC2"}
 #: Pale colours of axes, for the boxes that hold their sizes. Other names take `OTHER_AXIS_COLOR`.

@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from lossviz import plots
+from lossviz import examples, plots
 from lossviz.report import Part, Step, Term
 
 MINUS = "\N{MINUS SIGN}"
@@ -332,6 +332,16 @@ def test_report_plot_is_the_waterfall():
     assert names(ax) == ["custom", "residual", "loss"]
 
 
+def test_the_style_file_has_the_colours_of_the_classes():
+    with matplotlib.style.context(plots.STYLE):
+        cycle = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
+    assert [f"#{color.lstrip('#')}" for color in cycle] == list(plots.CLASS_COLORS)
+
+
+def test_classes_have_the_colours_of_the_scenes():
+    assert [color.lower() for color in plots.CLASS_COLORS[:5]] == list(examples.CLASS_COLORS)
+
+
 def luminance(color: str) -> float:
     channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in matplotlib.colors.to_rgb(color)]
     return float(np.dot([0.2126, 0.7152, 0.0722], channels))
@@ -344,7 +354,7 @@ def test_words_on_axis_boxes_are_readable():
 
 
 @pytest.mark.parametrize("gone", ["nobody", "protan", "deutan"])
-def test_neighbouring_classes_differ_also_without_red_or_green(gone):
+def test_any_two_classes_differ_also_without_red_or_green(gone):
     # Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB
     seen = {
         "nobody": np.eye(3),
@@ -357,5 +367,5 @@ def test_neighbouring_classes_differ_also_without_red_or_green(gone):
     xyz = linear @ np.array([[0.4124, 0.2126, 0.0193], [0.3576, 0.7152, 0.1192], [0.1805, 0.0722, 0.9505]])
     root = np.cbrt(xyz / [0.9505, 1.0, 1.089])
     lab = np.stack([116 * root[:, 1] - 16, 500 * (root[:, 0] - root[:, 1]), 200 * (root[:, 1] - root[:, 2])], axis=1)
-    distance = [math.dist(a, b) for k, a in enumerate(lab[:6]) for b in lab[:k]]
+    distance = [math.dist(a, b) for k, a in enumerate(lab) for b in lab[:k]]
     assert min(distance) > 15
