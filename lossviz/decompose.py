@@ -291,14 +291,13 @@ class _Decomposition:
         atoms = tuple(atom for atom in atoms if atom.name in kept)
         lost = self._lost_axes(branch, axes)
         exactness, why = _exactness(cut, lost, axes, branch.kind)
-        steps = [self.narrator.element(cut, axes, elements.shape)]
+        steps = [self.narrator.element(axes, grad.shape, elements.shape)]
         sums: dict[str, np.ndarray] = {}
         if exactness == "ratio":
             sums = self._ratio_sums(branch, cut, axes)
-            shown = ", ".join(f"{name} {show_number(round(float(np.sum(v)), 4))}" for name, v in sums.items())
-            steps.insert(
-                0, Step("ratio", f"quotient of sums over {', '.join(lost) or 'the elements'}: {shown}", (), ())
-            )
+            over = ", ".join(lost) or "the elements"
+            shape = tuple(branch.y_pred.shape.as_list()) if branch.y_pred is not None else ()
+            steps.insert(0, Step("ratio", f"quotient of sums over {over}", shape, elements.shape, lost))
         steps += [*self.narrator.road(cut), *end]
         true_class, class_axes, class_labels = self._true_class(branch, contributions, kept)
         return Part(

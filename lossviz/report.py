@@ -132,6 +132,8 @@ class Term:
         place along the axis stands under "(not split)". Raises ValueError for an unknown axis.
         """
         axes = (axis,) if isinstance(axis, str) else tuple(axis)
+        if len(set(axes)) != len(axes):
+            raise ValueError(f"axis {axes} names one axis twice; name each once.")
         known = {name for part in self.parts for name in part.axes}
         if unknown := [name for name in axes if name not in known]:
             reason = "; ".join(sorted({part.note for part in self.parts if part.note}))

@@ -27,10 +27,13 @@ class Narrator:
     def __init__(self, dims: dict, values: dict, shapes: dict, sources: dict):
         self.dims, self.values, self.shapes, self.sources = dims, values, shapes, sources
 
-    def element(self, cut: Cut, axes: Sequence[str], shape: Sequence[int]) -> Step:
-        shape = tuple(shape)
+    def element(self, axes: Sequence[str], shape: Sequence[int], raw: Sequence[int]) -> Step:
+        """The start: element losses of this shape, one dimension an axis; `raw` is how the graph holds them."""
         where = f" ({', '.join(axes)})" if axes else ""
-        return Step("element loss", f"element loss{where}: {show_shape(shape)}", shape, shape, tuple(axes))
+        text = f"element loss{where}: {show_shape(shape)}"
+        if [size for size in raw if size != 1] != [size for size in shape if size != 1]:
+            text += f", flattened to {show_shape(raw)}"
+        return Step("element loss", text, tuple(shape), tuple(shape), tuple(axes))
 
     def road(self, cut: Cut) -> list[Step]:
         """The steps from the cut down to its root."""
