@@ -1,8 +1,10 @@
 """Train the book's small U-Net with plain binary crossentropy and write `lossviz/data/unet64.npz`.
 
 `PYTHONPATH=. python scripts/train_unet.py` takes about two minutes on two cores. Seeds are fixed, so the same
-machine and versions give the same weights again. Other weights tell the same story in slightly other
-numbers: put those into `tests/test_examples.py` and run the notebooks anew.
+machine and versions give the same weights again. After 20 epochs the paper and the pens are the same whatever
+the seed, and the pencil is not: on the validation scenes its IoU was 0.21 with seed 1 (the one kept), 0.00 with
+seed 2 and 0.50 with seed 3, at a loss of 0.0095, 0.0078 and 0.0080. So little does the loss say about it.
+New weights need new figures in `tests/test_examples.py` and notebooks run anew.
 """
 
 import os
