@@ -1,4 +1,4 @@
-"""Writes a `Report` as a tree of plain text, at most 100 columns wide."""
+"""Writes a `Report` as a tree of plain text, at most 76 columns wide: what a page of the book can show."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import unicodedata
 from lossviz import formatting as f
 from lossviz.report import Part, Report, Term
 
-WIDTH = 100
-NAME, VALUE, WEIGHT, SHARE, PERCENT = 38, 11, 10, 13, 10
+WIDTH = 76
+NAME, SHARE, PERCENT = 40, 12, 9
 BAR = 10
 
 
@@ -25,7 +25,7 @@ def render(report: Report, *, digits: int = 5) -> str:
     values = f.Column.of([term.value for term in report.terms], digits)
     source = _wrap(f"loss {column(report.reported)}  from {f.clean(report.source)}", "", 4)
     lines = [*source, *_wrap(f.versions_text(report), "", 4), ""]
-    lines += _row("", "term", "value", "\N{MULTIPLICATION SIGN} weight", "contribution", "share")
+    lines += _row("", "term", "contribution", "share")
     for term in report.terms:
         lines += _term(term, report, column, values)
     name, remark = f.verdict(report)
@@ -38,9 +38,11 @@ def render(report: Report, *, digits: int = 5) -> str:
 
 def _term(term: Term, report: Report, column: f.Column, values: f.Column) -> list[str]:
     name = f"{f.clean(term.name)} ({f.clean(term.kind).replace('_', ' ')})"
-    weight = f.plain(term.loss_weight)
     share, percent = column(term.contribution), f.percent(term.contribution, report.total)
-    lines = _row("├─ ", name, values(term.value), weight, share, percent, term.exactness)
+    lines = _row("├─ ", name, share, percent, term.exactness)
+    if term.loss_weight != 1:
+        words = f"contribution = value {values(term.value)} × loss weight {f.plain(term.loss_weight)}"
+        lines += _wrap(words, "│    ", 4)
     for number, part in enumerate(term.parts, start=1):
         prefix = "│    "
         if len(term.parts) > 1:
@@ -90,8 +92,6 @@ def _bar(share: float, largest: float) -> str:
 def _row(
     prefix: str,
     name: str,
-    value: str = "",
-    weight: str = "",
     share: str = "",
     percent: str = "",
     last: str = "",
@@ -102,10 +102,7 @@ def _row(
     With `leader` a line of dots leads from a short name to its share.
     """
     numbers = f"{share:>{SHARE}}{percent:>{PERCENT}}  {last}"
-    room = NAME + VALUE + WEIGHT - len(prefix)
-    if value or weight:
-        numbers = f"{value:>{VALUE}}{weight:>{WEIGHT}}{numbers}"
-        room = NAME - len(prefix)
+    room = NAME - len(prefix)
     gap = room - _columns(name)
     if gap >= 0:
         if leader:
