@@ -16,6 +16,19 @@ import tensorflow as tf
 
 REDUCTIONS = {"Sum", "Mean", "Max", "Min", "Prod", "All", "Any", "EuclideanNorm"}
 _RESHAPES = {"Reshape", "Squeeze", "ExpandDims"}
+# Equal sizes mean nothing here: positions are moved, chosen or made anew, or the operation cannot be read.
+_NAMELESS = {
+    *("Shape", "Size", "Rank", "Range", "Fill", "Where", "Roll", "RandomShuffle", "Unique", "UniqueV2", "ListDiff"),
+    *("Bincount", "DenseBincount", "SegmentSum", "UnsortedSegmentSum", "UnsortedSegmentProd", "UnsortedSegmentMax"),
+    *("UnsortedSegmentMin", "ScatterNd", "PyFunc", "PyFuncStateless", "EagerPyFunc", "While", "StatelessWhile"),
+    *("If", "StatelessIf", "Case", "StatelessCase", "PartitionedCall", "StatefulPartitionedCall"),
+}
+# How many of the last axes these mix: sorted or transformed, a position there is not a position of the input.
+_MIXING = {
+    **dict.fromkeys(("TopKV2", "TopK", "FFT", "IFFT", "RFFT", "IRFFT"), 1),
+    **dict.fromkeys(("FFT2D", "IFFT2D", "RFFT2D", "IRFFT2D", "Cholesky", "MatrixInverse", "MatrixSolve"), 2),
+    **dict.fromkeys(("MatrixTriangularSolve", "MatrixSquareRoot", "MatrixExponential", "Qr", "Svd"), 2),
+}
 
 #: Default names by rank of the predictions: batch first, class last.
 DEFAULT_AXES = {
@@ -62,12 +75,12 @@ def propagate(operations: Iterable[tf.Operation], known: dict) -> dict:
     found: dict = dict(known)
     for operation in operations:
         inputs = [found.get(tensor.ref()) for tensor in operation.inputs]
-        for output in operation.outputs:
+        for index, output in enumerate(operation.outputs):
             if output.ref() in found or output.shape.rank is None:
                 continue
             shape = tuple(output.shape.as_list())
             try:
-                dims = _infer(operation, inputs, shape)
+                dims = _infer(operation, inputs, shape, index)
             except (ValueError, IndexError, TypeError):  # an operation in a form not foreseen: nothing is known
                 dims = None
             if dims is None or len(dims) != len(shape) or not _fits(dims, shape):
@@ -103,9 +116,15 @@ def _fits(dims: Dims, shape: Sequence[int | None]) -> bool:
     return all(not dim or size is None or math.prod(a.size for a in dim) == size for dim, size in zip(dims, shape))
 
 
-def _infer(operation: tf.Operation, inputs: list[Dims | None], shape: tuple) -> Dims | None:
+def _infer(operation: tf.Operation, inputs: list[Dims | None], shape: tuple, index: int) -> Dims | None:
     kind = operation.type
     first = inputs[0] if inputs else None
+    if kind in _NAMELESS:
+        return None
+    if kind == "IdentityN":
+        return inputs[index]
+    if kind in _MIXING:
+        return (*first[: -_MIXING[kind]], *((),) * _MIXING[kind])
     if kind in REDUCTIONS or kind == "ArgMax":
         return _reduce(operation, first)
     if kind in _RESHAPES:
@@ -128,14 +147,29 @@ def _infer(operation: tf.Operation, inputs: list[Dims | None], shape: tuple) -> 
             _pick(dim, slice(b, None if s == -1 else b + s)) for dim, b, s in zip(first, begin, size, strict=True)
         )
     if kind in ("GatherV2", "ResourceGather"):
-        return _gather(operation, first)
-    if kind == "MatMul":
-        rows = first[1] if operation.get_attr("transpose_a") else first[0]
-        columns = inputs[1][0] if operation.get_attr("transpose_b") else inputs[1][1]
-        return (rows, columns)
+        return _gather(operation, first, inputs[1])
+    if kind == "GatherNd":
+        return (*inputs[1][:-1], *first[operation.inputs[1].shape[-1] :])
+    if kind in ("Split", "SplitV"):
+        return _split(operation, inputs, index)
+    if kind == "Unpack":
+        axis = operation.get_attr("axis") % len(first)
+        return (*first[:axis], *first[axis + 1 :])
+    if kind == "ReverseV2":
+        turned = {int(axis) % len(first) for axis in _static(operation.inputs[1])}
+        return tuple(_pick(dim, slice(None, None, -1)) if k in turned else dim for k, dim in enumerate(first))
+    if kind in ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"):
+        flipped = ("transpose_a", "transpose_b") if kind == "MatMul" else ("adj_x", "adj_y")
+        rows = first[-1 if operation.get_attr(flipped[0]) else -2]
+        columns = inputs[1][-2 if operation.get_attr(flipped[1]) else -1]
+        return (*_broadcast([first[:-2], inputs[1][:-2]], shape[:-2]), rows, columns)
+    if kind == "Einsum":
+        return _einsum(operation, inputs)
+    if kind == "MatrixDiagPartV3":
+        return first[:-1] if first[-1] == first[-2] else None
     if kind == "OneHot":
         return (*(first or ()), ())
-    if kind in ("Split", "SplitV", "Unpack", "Shape", "Size", "Rank", "Range", "Fill", "Where", "GatherNd"):
+    if kind != "BroadcastTo" and len(shape) != max((t.shape.rank or 0 for t in operation.inputs), default=0):
         return None
     return _broadcast(inputs, shape)
 
@@ -208,14 +242,34 @@ def _strided_slice(operation: tf.Operation, dims: Dims) -> Dims:
     return (*result, *dims[position:])
 
 
-def _gather(operation: tf.Operation, dims: Dims) -> Dims:
+def _gather(operation: tf.Operation, dims: Dims, chosen: Dims) -> Dims:
+    """What is fetched stands where its index stands: it has the names of the indices."""
     axis = int(_static(operation.inputs[2])) % len(dims) if len(operation.inputs) > 2 else 0
     indices = tf.get_static_value(operation.inputs[1])
-    rank = operation.inputs[1].shape.rank
-    chosen: tuple = ((),) * rank
-    if indices is not None and rank == 1:
+    if indices is not None and indices.ndim == 1:
         chosen = (_pick(dims[axis], [int(i) for i in indices]),)
-    return (*dims[:axis], *chosen, *dims[axis + 1 :])
+    return (*dims[:axis], *chosen[operation.get_attr("batch_dims") :], *dims[axis + 1 :])
+
+
+def _split(operation: tf.Operation, inputs: list[Dims | None], index: int) -> Dims:
+    """The positions of the axis that this output of Split or SplitV takes."""
+    value, axis = (0, 2) if operation.type == "SplitV" else (1, 0)
+    dims = inputs[value]
+    axis = int(_static(operation.inputs[axis])) % len(dims)
+    ends = np.cumsum([output.shape[axis] for output in operation.outputs])
+    piece = slice(int(ends[index - 1]) if index else 0, int(ends[index]))
+    return (*dims[:axis], _pick(dims[axis], piece), *dims[axis + 1 :])
+
+
+def _einsum(operation: tf.Operation, inputs: list[Dims | None]) -> Dims | None:
+    operands, result = operation.get_attr("equation").decode().replace(" ", "").split("->")
+    if "." in operands:
+        return None
+    meant: dict[str, tuple[Atom, ...]] = {}
+    for letters, dims in zip(operands.split(","), inputs, strict=True):
+        for letter, dim in zip(letters, dims or (), strict=dims is not None):
+            meant[letter] = meant.get(letter) or dim
+    return tuple(meant.get(letter, ()) for letter in result)
 
 
 def _pick(dim: tuple[Atom, ...], index: slice | list[int]) -> tuple[Atom, ...]:
