@@ -76,12 +76,12 @@ def explain(
     with checks.model_errors(model, x, y, sample_weight), _quiet.retracing():
         if not _keras.is_built(model):
             _keras.build(model, x, y, sample_weight)
-        reported, source = None, "compute_loss"
-        if not training and class_weight is None:
-            with _keras.preserved(model):
-                reported, source = _keras.test_on_batch(model, x, y, sample_weight), "test_on_batch"
         with _keras.preserved(model):
             traced = _trace_model(model, x, y, sample_weight, training, word)
+        reported, source = None, "compute_loss"
+        if not training and class_weight is None:
+            with _keras.preserved(model, traced.trace.graph):
+                reported, source = _keras.test_on_batch(model, x, y, sample_weight), "test_on_batch"
     notes = _model_notes(model, traced)
     if reported is None or graph.is_random(traced.root):
         reported, source = traced.run([traced.root])[0], "compute_loss"

@@ -158,14 +158,19 @@ def is_built(model: keras.Model) -> bool:
 
 
 @contextlib.contextmanager
-def preserved(model: keras.Model) -> Iterator[None]:
-    """Whatever happens inside, the model is afterwards as it was: weights, metrics, seeds, optimizer, functions."""
+def preserved(model: keras.Model, graph: tf.Graph | None = None) -> Iterator[None]:
+    """Whatever happens inside, the model is afterwards as it was: weights, metrics, seeds, optimizer, functions.
+
+    With `graph`, so is every variable that it reads or moves and that is none of the model's: the state of a
+    stateful RNN, a tf.Variable in a layer or in a loss.
+    """
     variables = [*model.variables, *model.metrics_variables]
     seed_generator = global_state.get_global_attribute("global_seed_generator")
     if seed_generator is not None:
         variables.append(seed_generator.state)
     variables = list({id(variable): variable for variable in variables}.values())
     values = [variable.numpy() for variable in variables]
+    others = _variables_of(graph, {id(variable.value.handle) for variable in variables}) if graph is not None else []
     layers = layers_of(model)
     losses = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
     functions = {name: getattr(model, name, None) for name in ("train_function", "test_function", "predict_function")}
@@ -187,6 +192,19 @@ def preserved(model: keras.Model) -> Iterator[None]:
             layer._loss_ids.update(ids)
         for variable, value in zip(variables, values):
             variable.assign(value)
+        for handle, value in others:
+            tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+
+
+def _variables_of(graph: tf.Graph, known: set[int]) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    """Handle and value of each variable that the graph uses, but for those whose handles have these ids."""
+    found = []
+    for handle, _ in graph.captures:
+        data = getattr(handle, "_handle_data", None)  # tables and iterators are resources too, and have none
+        if handle.dtype == tf.resource and id(handle) not in known and data is not None and data.is_set:
+            dtype = tf.as_dtype(data.shape_and_type[0].dtype)
+            found.append((handle, tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)))
+    return found
 
 
 @contextlib.contextmanager
