@@ -141,7 +141,7 @@ def _report(traced: Traced, reported, source, notes, named, labels, max_elements
         reported=float(reported),
         terms=terms,
         source=source,
-        versions={"keras": keras.__version__, "backend": keras.backend.backend(), "tensorflow": tf.__version__},
+        versions={"Keras": keras.__version__, "backend": f"tensorflow {tf.__version__}"},
         tolerance=_TOLERANCE.get(traced.root.dtype.name, 1e-6),
         batch_size=traced.batch_size,
         notes=tuple(notes),

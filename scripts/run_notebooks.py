@@ -7,6 +7,7 @@ A notebook that raises, writes to stderr, or needs more than 60 seconds or 3 GB 
 """
 
 import argparse
+import base64
 import re
 import resource
 import subprocess
@@ -23,6 +24,7 @@ from notebook_environment import ROOT, prepare
 
 SECONDS = 60
 MEGABYTES = 3000
+PICTURE = Path(ROOT, "_static", "loss.png")  # the README's picture is the last one of the front page
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -38,6 +40,12 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
         cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "mystnb")}
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+
+
+def last_picture(notebook: dict) -> bytes:
+    """The last PNG that a notebook shows."""
+    outputs = (output.get("data", {}) for cell in notebook["cells"] for output in cell.get("outputs", []))
+    return base64.b64decode([data["image/png"] for data in outputs if "image/png" in data][-1])
 
 
 def run(path: Path) -> str:
@@ -65,6 +73,8 @@ def run(path: Path) -> str:
                 if kind == "text/plain":  # <object at 0x7f...>: another address in every run
                     output["data"][kind] = re.sub(r"(?<= at 0x)[0-9a-f]{6,}(?=>)", "000000000000", text)
     nbformat.write(notebook, path)
+    if path.resolve() == Path(ROOT, "book", "index.ipynb").resolve():
+        PICTURE.write_bytes(last_picture(notebook))
     print(f"{path}: {seconds:.1f} s, {megabytes:.0f} MB", flush=True)
     if seconds > SECONDS or megabytes > MEGABYTES:
         return f"needs more than {SECONDS} seconds or {MEGABYTES} MB"

@@ -1,5 +1,6 @@
 """The rules of notebook_rules.py on every notebook of the book. nbval runs them; this reads them."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -34,3 +35,10 @@ def test_page_of_the_book_exists(page):
 def test_few_cells_are_not_compared():
     unchecked = {path.name: len(notebook_rules.unchecked_cells(read(path))) for path in NOTEBOOKS}
     assert sum(unchecked.values()) <= notebook_rules.MOST_UNCHECKED, unchecked
+
+
+def test_the_readme_shows_the_front_page_s_last_picture():
+    outputs = [out for cell in read(Path(ROOT, "book/index.ipynb"))["cells"] for out in cell.get("outputs", [])]
+    pictures = [out["data"]["image/png"] for out in outputs if "image/png" in out.get("data", {})]
+    assert base64.b64decode(pictures[-1]) == Path(ROOT, "_static", "loss.png").read_bytes()
+    assert "](_static/loss.png)" in Path(ROOT, "README.md").read_text(encoding="utf-8")
