@@ -21,6 +21,9 @@ from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.trainers.data_adapters import data_adapter_utils
 from keras.src.utils.naming import get_object_name
 
+from lossviz.graph import put_back
+from lossviz.graph import variables as traced_variables
+
 
 class Recorder:
     """The tensors of one `compute_loss`, by where they came from."""
@@ -170,7 +173,7 @@ def preserved(model: keras.Model, graph: tf.Graph | None = None) -> Iterator[Non
         variables.append(seed_generator.state)
     variables = list({id(variable): variable for variable in variables}.values())
     values = [variable.numpy() for variable in variables]
-    others = _variables_of(graph, {id(variable.value.handle) for variable in variables}) if graph is not None else []
+    others = traced_variables(graph) if graph is not None else []
     layers = layers_of(model)
     losses = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
     functions = {name: getattr(model, name, None) for name in ("train_function", "test_function", "predict_function")}
@@ -192,19 +195,7 @@ def preserved(model: keras.Model, graph: tf.Graph | None = None) -> Iterator[Non
             layer._loss_ids.update(ids)
         for variable, value in zip(variables, values):
             variable.assign(value)
-        for handle, value in others:
-            tf.raw_ops.AssignVariableOp(resource=handle, value=value)
-
-
-def _variables_of(graph: tf.Graph, known: set[int]) -> list[tuple[tf.Tensor, tf.Tensor]]:
-    """Handle and value of each variable that the graph uses, but for those whose handles have these ids."""
-    found = []
-    for handle, _ in graph.captures:
-        data = getattr(handle, "_handle_data", None)  # tables and iterators are resources too, and have none
-        if handle.dtype == tf.resource and id(handle) not in known and data is not None and data.is_set:
-            dtype = tf.as_dtype(data.shape_and_type[0].dtype)
-            found.append((handle, tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)))
-    return found
+        put_back(others)
 
 
 @contextlib.contextmanager

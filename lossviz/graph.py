@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.auto_control_deps import AutomaticControlDependencies
 
 # Which inputs an operation is linear in. "all": every floating input (sums); an index: that input alone, if
 # all the others are independent of the predictions.
@@ -85,24 +86,55 @@ class Trace:
         return self.function.graph
 
     def run(self, fetches: Sequence[tf.Tensor], feeds: Sequence[tf.Tensor], values: Sequence) -> list[np.ndarray]:
-        """Compute `fetches` from values for `feeds`; nothing else of the graph runs, so no state moves."""
+        """Compute `fetches` from values for `feeds`.
+
+        Nothing else of the graph runs. A variable that is moved and then read (a layer's counter, a seed of which
+        two numbers are drawn) is put back afterwards.
+        """
         unique = {tensor.ref(): tensor for tensor in fetches}
         pruned = self.function.prune(list(feeds), list(unique.values()))
         arguments = [tf.convert_to_tensor(v, dtype=t.dtype) for v, t in zip(values, feeds, strict=True)]
-        results = pruned(*arguments)
+        moves = any(operation.type.startswith("Assign") for operation in pruned.graph.get_operations())
+        before = variables(self.graph) if moves else []
+        try:
+            results = pruned(*arguments)
+        finally:
+            put_back(before)
         found = {ref: result.numpy() for ref, result in zip(unique, results, strict=True)}
         return [found[tensor.ref()] for tensor in fetches]
 
 
 def trace(function: Callable, specs: Sequence[tf.TensorSpec]) -> Trace:
     """Trace `function(*placeholders)` into a graph that can be pruned; inner `tf.function`s are inlined."""
+
+    def in_order(*placeholders: tf.Tensor) -> tf.Tensor:
+        with AutomaticControlDependencies():  # what is read after it was assigned has the new value, as in tf.function
+            return function(*placeholders)
+
     eager = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)  # inside a graph this means: inline, do not call
     try:
-        wrapped = tf.compat.v1.wrap_function(function, list(specs))
+        wrapped = tf.compat.v1.wrap_function(in_order, list(specs))
     finally:
         tf.config.run_functions_eagerly(eager)
     return Trace(wrapped, list(wrapped.inputs[: len(specs)]))
+
+
+def variables(graph: tf.Graph) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    """Handle and present value of every variable that the graph uses, whoever owns it."""
+    found = []
+    for handle, _ in graph.captures:
+        data = getattr(handle, "_handle_data", None)  # tables and iterators are resources too, and have none
+        if handle.dtype == tf.resource and data is not None and data.is_set:
+            dtype = tf.as_dtype(data.shape_and_type[0].dtype)
+            found.append((handle, tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)))
+    return found
+
+
+def put_back(values: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> None:
+    """Give variables the values that `variables` found."""
+    for handle, value in values:
+        tf.raw_ops.AssignVariableOp(resource=handle, value=value)
 
 
 def ancestors(tensors: Iterable[tf.Tensor]) -> list[tf.Operation]:
