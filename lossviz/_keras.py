@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-import weakref
+import types
 from collections.abc import Callable, Iterator
 
 import keras
@@ -211,11 +211,11 @@ def _without_slots(optimizer) -> Iterator[None]:
             optimizer.built = False
 
 
-def test_on_batch(model: keras.Model, x, y, sample_weight) -> float | None:
+def test_on_batch(model: keras.Model, x, y, sample_weight, *, anew: bool = False) -> float | None:
     """The "loss" that `model.test_on_batch` returns; None where it returns none by that name.
 
     It runs a function of our own, so that the one that the model may have traced before stays as it was; ours
-    is kept as long as nothing changes that Keras bakes into it.
+    is kept with the model as long as nothing changes that Keras bakes into it, or until it is asked for `anew`.
     """
     baked = [
         compiled_loss(model),
@@ -224,15 +224,15 @@ def test_on_batch(model: keras.Model, x, y, sample_weight) -> float | None:
         model.jit_compile,
         model.trainable_variables,
     ]
-    before, function = _TEST_FUNCTIONS.get(model, ([], None))
-    same = len(before) == len(baked) and all(_same(old, new) for old, new in zip(before, baked))
-    model.test_function = function if same else None
+    kept = vars(model).get(_KEPT)
+    same = kept is not None and not anew and all(_same(old, new) for old, new in zip(kept.baked, baked, strict=True))
+    model.test_function = kept.function if same else None
     logs = model.test_on_batch(x, y, sample_weight=sample_weight, return_dict=True)
-    _TEST_FUNCTIONS[model] = (baked, model.test_function)
+    vars(model)[_KEPT] = types.SimpleNamespace(baked=baked, function=model.test_function)
     return logs.get("loss")
 
 
-_TEST_FUNCTIONS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_KEPT = "_lossviz_test_function"  # on the model itself: it goes when the model goes
 
 
 def _same(old, new) -> bool:

@@ -219,6 +219,13 @@ class Report:
         """Sum of the absolute values of all shares: the scale on which `residual` is judged."""
         return float(sum(np.sum(np.abs(part.contributions)) for term in self.terms for part in term.parts))
 
+    @property
+    def adds_up(self) -> bool:
+        """Does `check()` pass?"""
+        if not math.isfinite(self.reported):
+            return self.total == self.reported or (math.isnan(self.total) and math.isnan(self.reported))
+        return math.isfinite(self.total) and abs(self.residual) <= self.tolerance * self.magnitude
+
     def term(self, name: str) -> Term:
         """The term called `name`; ValueError lists the names there are."""
         for term in self.terms:
@@ -273,11 +280,7 @@ class Report:
         The rule: `|residual| <= tolerance * sum of |shares|`. Where Keras reported NaN or an infinity, the
         parts must give the same.
         """
-        if not math.isfinite(self.reported):
-            same = self.total == self.reported or (math.isnan(self.total) and math.isnan(self.reported))
-        else:
-            same = math.isfinite(self.total) and abs(self.residual) <= self.tolerance * self.magnitude
-        if not same:
+        if not self.adds_up:
             lines = "".join(f"\n  {t.kind:<12} {t.name:<30} {t.contribution:+.9g}" for t in self.terms)
             notes = "".join(f"\n  note: {note}" for note in self.notes)
             raise AdditivityError(
