@@ -196,7 +196,8 @@ class _Decomposition:
             expected = sum(float(np.sum(s)) for s in shares) + float(np.sum(scale * zero.astype(np.float64)))
             reality = float(np.sum(scale * found.astype(np.float64)))
             size = sum(float(np.sum(np.abs(s))) for s in shares) + abs(expected)
-            if math.isfinite(expected) and math.isfinite(reality) and abs(expected - reality) > slack * size:
+            judged = math.isfinite(expected) and (math.isfinite(reality) or point is elements)
+            if judged and not abs(expected - reality) <= slack * size:  # also where only the reality is NaN
                 return False, zero
         return True, zero
 
@@ -524,10 +525,13 @@ def _exactness(cut: graph.Cut, lost: Sequence[str], axes: Sequence[str], kind: s
 def _opaque_part(root: np.ndarray, scale: np.ndarray, end: list[Step]) -> Part:
     step = Step("opaque", "this part of the graph could not be certified as linear, so it is not taken apart", (), ())
     contributions = np.asarray(np.sum(scale * root))
-    return Part((), np.asarray(np.sum(root)), contributions, "opaque", (step, *end), (), note="not certified")
+    note = "not certified"
+    if not np.all(np.isfinite(root)):
+        note += ": it is not finite though no element loss is (a mean over nothing, or too large a sum)"
+    return Part((), np.asarray(np.sum(root)), contributions, "opaque", (step, *end), (), note=note)
 
 
 def _constant(name: str, value: float, weight: float) -> Term:
-    step = Step("constant", "depends on no prediction and no weight", (), ())
+    step = Step("constant", "no small change of a prediction or a weight changes it", (), ())
     part = Part((), np.asarray(value), np.asarray(value * weight), "exact", (step,), ())
     return Term(name, "constant", value, weight, (part,))
