@@ -304,7 +304,10 @@ def _output_shapes(model, x) -> dict[str, tuple] | None:
     names = list(getattr(model, "output_names", None) or [])
     if len(names) != len(flat):
         names = [f"output_{k}" if k else "output" for k in range(len(flat))]
-    return {name: tuple(tensor.shape) for name, tensor in zip(names, flat)}
+    shapes: dict[str, tuple] = {}
+    for k, (name, tensor) in enumerate(zip(names, flat), start=1):  # a layer that is shared gives two outputs one name
+        shapes[f"{name}_{k}" if name in shapes else name] = tuple(tensor.shape)
+    return shapes
 
 
 def _loss_works(model, x, y) -> bool:
