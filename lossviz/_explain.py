@@ -20,8 +20,10 @@ checks.backend()
 import tensorflow as tf  # noqa: E402
 
 from lossviz import _keras, graph  # noqa: E402
-from lossviz.decompose import Traced, decompose, first_nonfinite  # noqa: E402
+from lossviz.decompose import Traced, decompose  # noqa: E402
+from lossviz.labels import first_nonfinite  # noqa: E402
 from lossviz.report import Report  # noqa: E402
+from lossviz.terms import write_terms  # noqa: E402
 
 #: Arrays with more elements than this are kept summed over their largest axes (see `explain`).
 MAX_ELEMENTS = 50_000_000
@@ -138,7 +140,7 @@ def explain_loss(
 
 def _report(traced: Traced, reported, source, notes, named, labels, max_elements) -> Report:
     graph.expand_fused(traced.trace.graph, traced.root)
-    terms = tuple(decompose(traced, named, labels, max_elements))
+    terms = write_terms(decompose(traced), named, labels, max_elements)
     for words, placeholders in traced.inputs.items():
         for placeholder in placeholders:
             if (where := first_nonfinite(traced.value_of(placeholder))) is not None:

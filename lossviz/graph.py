@@ -65,12 +65,16 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class Tail:
-    """The linear end of the graph between `cuts` and `root`; `has_constant` says that something is added to it."""
+    """The linear end of the graph between `cuts` and `root`; `has_constant` says that something is added to it.
+
+    `frontier` are the tensors that enter it and do not depend on the predictions.
+    """
 
     root: tf.Tensor
     cuts: tuple[Cut, ...]
     frontier: tuple[tf.Tensor, ...]
     has_constant: bool
+    inside: frozenset = frozenset()  # references of the tensors between root and cuts
 
 
 @dataclass
@@ -254,7 +258,8 @@ class Reader:
 
         cuts = self._place_cuts(root, reached, stops) if reached else []
         made = tuple(self._describe(tensor, root, consumers) for tensor in cuts)
-        return Tail(root, made, tuple(frontier.values()), has_constant or root.ref() not in self.depends)
+        inside = frozenset(ref for ref, inputs in reached.items() if inputs is not None)
+        return Tail(root, made, tuple(frontier.values()), has_constant or root.ref() not in self.depends, inside)
 
     def _place_cuts(self, root: tf.Tensor, reached: dict, stops: set) -> list[tf.Tensor]:
         collects: dict = {}  # does something below this tensor, inside the tail, add elements up?

@@ -1,0 +1,62 @@
+"""Which class is the true one at each position, read off the targets; and where arrays stop being finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+#: The label of positions without a class: an all-zero row, or a label outside the range, such as an ignored one.
+NO_CLASS = "(no class)"
+
+
+def true_classes(
+    target: np.ndarray, shape: tuple[int, ...], channels: Sequence[Hashable]
+) -> tuple[np.ndarray, tuple[Hashable, ...]] | None:
+    """The true class of each position, and what the classes are called; None where targets are not classes.
+
+    Args:
+        target: y_true: one-hot rows, several 0/1 channels (the first 1 counts), rows that sum to 1 (the largest
+            counts), integers, or one column of 0 and 1.
+        shape: the shape of the predictions.
+        channels: what the positions along their last axis are called.
+
+    Returns:
+        `(classes, labels)`: integers of the predictions' shape without its class axis, and the labels of 0, 1, ...
+        If there are positions without a class, the last label is "(no class)".
+    """
+    count = len(channels)
+    if not np.all(np.isfinite(np.asarray(target, np.float64))):
+        return None
+    positions = shape[:-1] if len(shape) > 1 else shape
+    if count > 1 and target.shape == shape and len(shape) > 1:
+        if not (np.all((target == 0) | (target == 1)) or _are_distributions(target)):
+            return None
+        return _with_rest(np.argmax(target, axis=-1), np.max(target, axis=-1) > 0, channels)
+    if count == 1 and math.prod(target.shape) == math.prod(shape):
+        if not np.all((target == 0) | (target == 1)):
+            return None
+        return target.reshape(positions).astype(int), (0, 1)
+    if target.shape in (positions, (*positions, 1)) and np.all(target == np.round(target)):
+        classes = target.reshape(positions).astype(int)
+        return _with_rest(classes, (classes >= 0) & (classes < count), channels)
+    return None
+
+
+def first_nonfinite(array: np.ndarray | None) -> tuple[int, ...] | None:
+    """Index of the first NaN or infinity, or None."""
+    if array is None or array.dtype.kind not in "fc":
+        return None
+    bad = ~np.isfinite(array)
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape)) if bad.any() else None
+
+
+def _with_rest(classes: np.ndarray, known: np.ndarray, channels: Sequence[Hashable]):
+    if np.all(known):
+        return classes, tuple(channels)
+    return np.where(known, classes, len(channels)), (*channels, NO_CLASS)
+
+
+def _are_distributions(rows: np.ndarray) -> bool:
+    return bool(np.all(rows >= 0) and np.allclose(np.sum(rows, axis=-1), 1, atol=1e-3))

@@ -1,0 +1,279 @@
+"""From numbers to words: the terms of a report, with named axes, steps, true classes and exactness."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from lossviz import _keras, graph
+from lossviz import axes as axis_names
+from lossviz.decompose import Branch, Decomposition
+from lossviz.labels import first_nonfinite, true_classes
+from lossviz.report import Part, Step, Term
+from lossviz.steps import Narrator, show_number
+
+_WEIGHT_AXES = {1: ("out",), 2: ("in", "out"), 3: ("step", "in", "out"), 4: ("row", "col", "in", "out")}
+_SOURCES = ("sample_weight", "class_weight", "mask", "y_true", "x")
+
+
+def write_terms(
+    decomposition: Decomposition,
+    axes: Mapping[str, Sequence[str]],
+    class_names: Mapping[str, Sequence[Hashable]],
+    max_elements: int,
+) -> tuple[Term, ...]:
+    """All terms; their contributions sum to the loss. `axes` and `class_names` go by output name."""
+    return _Writer(decomposition, axes, class_names, max_elements).terms()
+
+
+class _Writer:
+    def __init__(self, decomposition: Decomposition, axes, class_names, max_elements: int):
+        self.traced = traced = decomposition.traced
+        self.decomposition, self.max_elements = decomposition, max_elements
+        self.values = decomposition.values
+        self.named = {
+            tensor.ref(): axis_names.named(
+                tensor.shape.as_list(), axes[name], {axes[name][-1]: class_names[name]} if name in class_names else None
+            )
+            for name, tensor in zip(traced.prediction_names, traced.predictions)
+            if name in axes
+        }
+        tails = [branch.tail for branch in decomposition.branches]
+        tensors = [traced.root, *(t for tail in tails for t in (tail.root, *(cut.tensor for cut in tail.cuts)))]
+        order = graph.ancestors(tensors)
+        self.dims = axis_names.propagate(order, self._known_axes())
+        self.narrator = Narrator(self.dims, self.values, decomposition.shapes, self._sources(order))
+
+    def terms(self) -> tuple[Term, ...]:
+        branches = self.decomposition.branches
+        # in a compute_loss of the user's, what is not added may enter in another way: it has no row of its own then
+        rewritten = any(branch.own for branch in branches)
+        if any(branch.own and not branch.certified for branch in branches):
+            loss = self.values[self.traced.root.ref()]
+            return (Term(self.traced.name, "output", float(loss), 1.0, (_opaque_part(loss, np.ones(()), ()),)),)
+        terms, constants = [], []
+        for branch in branches:
+            if branch.reaches or not rewritten:
+                term, constant = self._term(branch, several=len(branches) > 1)
+                terms.append(term)
+                constants += [constant] if constant is not None else []
+        if self.decomposition.constant:
+            constants.append(_constant("constant", self.decomposition.constant, 1.0))
+        return (*terms, *constants)
+
+    def _term(self, branch: Branch, several: bool) -> tuple[Term, Term | None]:
+        """The branch as a term, and its constant, if it has one."""
+        zero = branch.zero if branch.certified else np.zeros_like(branch.value)
+        value, weight = _value_and_weight(branch, branch.value.astype(np.float64) - zero)
+        end = []
+        if weight != 1.0:
+            end.append(Step("multiply", f"× loss weight {show_number(weight)}", (), (), factor=weight))
+        if several and branch.reaches:
+            end.append(Step("add", "added to the total", (), ()))
+        if branch.certified:
+            parts = [self._part(branch, *cut, end) for cut in zip(branch.tail.cuts, branch.elements, branch.slopes)]
+        else:
+            parts = [_opaque_part(branch.value, branch.scale, end)]
+        note = "" if branch.reaches else "computed, but it does not reach the total"
+        constant = float(np.sum(branch.scale * zero))
+        if constant and not branch.tail.cuts and branch.kind != "output":
+            parts = [Part((), branch.value, branch.scale * branch.value, "exact", tuple(end), ())]
+            value, constant = constant / weight if weight else 0.0, 0.0
+        if branch.own:
+            value = float(sum(part.contribution for part in parts))
+        term = Term(branch.name, branch.kind, value, weight, tuple(parts), note)
+        if not constant:
+            return term, None
+        return term, _constant(f"constant in {branch.name}", constant / weight if weight else 0.0, weight)
+
+    def _part(self, branch: Branch, cut: graph.Cut, elements: np.ndarray, slope: np.ndarray, end: list[Step]) -> Part:
+        spread, atoms = axis_names.unfold(elements, self.dims.get(cut.tensor.ref()))
+        notes = []
+        if cut.opaque and atoms and atoms[0].name == "axis0" and atoms[0].size == self.traced.batch_size:
+            atoms = (axis_names.Atom("batch", atoms[0].labels), *atoms[1:])
+            notes.append("its first axis is taken to be the batch")
+        if (where := first_nonfinite(spread)) is not None:
+            place = ", ".join(f"{atom.name} {atom.labels[i]}" for atom, i in zip(atoms, where)) or "the number"
+            count = show_number(int(np.sum(~np.isfinite(spread))))
+            notes.append(f"{count} of {show_number(spread.size)} element losses are not finite, first at {place}")
+        axes = tuple(atom.name for atom in atoms)
+        lost = () if branch.kind != "output" else tuple(n for n in self._prediction_axes(branch) if n not in axes)
+        exactness, why = _exactness(cut, lost, axes, branch.kind)
+        steps = [self.narrator.element(axes, spread.shape, elements.shape)]
+        sums: dict[str, np.ndarray] = {}
+        if exactness == "ratio":
+            sums = self._ratio_sums(branch, cut, axes)
+            over = ", ".join(lost) or "the elements"
+            shape = tuple(branch.y_pred.shape.as_list()) if branch.y_pred is not None else ()
+            steps.insert(0, Step("ratio", f"quotient of sums over {over}", shape, elements.shape, lost))
+        steps += [*self.narrator.road(cut), *end]
+        spread, contributions, kept, summed = _shares(spread, slope.reshape(spread.shape), axes, self.max_elements)
+        atoms = tuple(atom for atom in atoms if atom.name in kept)
+        classes, class_axes, class_labels = self._true_class(branch, contributions, kept)
+        return Part(
+            axes=kept,
+            elements=spread,
+            contributions=contributions,
+            exactness=exactness,
+            steps=tuple(steps),
+            labels=tuple(tuple(atom.labels) for atom in atoms),
+            true_class=classes,
+            true_class_axes=class_axes,
+            class_labels=class_labels,
+            sums=sums,
+            note="; ".join(text for text in (summed, why, *notes) if text),
+        )
+
+    def _prediction_axes(self, branch: Branch) -> tuple[str, ...]:
+        predictions = [branch.y_pred] if branch.y_pred is not None else self.traced.predictions
+        dims = self.named.get(predictions[0].ref(), ()) if predictions else ()
+        return tuple(atom.name for dim in dims for atom in dim)
+
+    def _ratio_sums(self, branch: Branch, cut: graph.Cut, axes: Sequence[str]) -> dict[str, np.ndarray]:
+        """What the ratio is made of: TP, FP and FN where targets and predictions are masks, and its two sides."""
+        sums = {}
+        target = None if branch.y_true is None else self.traced.value_of(branch.y_true)
+        if target is not None and branch.y_pred is not None:
+            target, predicted = np.asarray(target, np.float64), self.values[branch.y_pred.ref()].astype(np.float64)
+            masks = all(np.all((a >= 0) & (a <= 1)) for a in (target, predicted))
+            if target.shape == predicted.shape and masks:
+                over = tuple(k for k, name in enumerate(self._prediction_axes(branch)) if name not in axes)
+                sums["TP"] = np.sum(target * predicted, axis=over)
+                sums["FP"] = np.sum((1 - target) * predicted, axis=over)
+                sums["FN"] = np.sum(target * (1 - predicted), axis=over)
+        for side, tensor in zip(("numerator", "denominator"), cut.quotient.inputs):
+            sums[side] = self.values[tensor.ref()].astype(np.float64)
+        return sums
+
+    def _true_class(self, branch: Branch, contributions: np.ndarray, kept: tuple[str, ...]):
+        nothing = None, (), None
+        if branch.y_true is None or branch.y_pred is None:
+            return nothing
+        target = self.traced.value_of(branch.y_true)
+        dims = self.named.get(branch.y_pred.ref())
+        if target is None or not dims:
+            return nothing
+        channels = dims[-1][0].labels if len(dims) > 1 else (0,)
+        found = true_classes(np.asarray(target), tuple(branch.y_pred.shape.as_list()), channels)
+        if found is None:
+            return nothing
+        classes, labels = found
+        axes = tuple(atom.name for dim in dims[: classes.ndim] for atom in dim)
+        if not set(axes) <= set(kept) or classes.shape != tuple(contributions.shape[kept.index(n)] for n in axes):
+            return nothing
+        return classes, axes, labels
+
+    # -- where names come from ----------------------------------------------------------------------------
+
+    def _known_axes(self) -> dict:
+        """Axis names to start from: predictions, their logits, targets, layer outputs, weights."""
+        traced = self.traced
+        known = dict(self.named)
+        for tensor in traced.predictions:
+            logits = _keras.logits_of(tensor)
+            if logits is not None and tensor.ref() in known:
+                known[logits.ref()] = known[tensor.ref()]
+        pairs = [(entry["y_pred"], entry["y_true"]) for entry in traced.recorder.outputs]
+        targets = traced.inputs.get("y_true", [])
+        if len(traced.predictions) == len(targets) == 1:
+            pairs.append((traced.predictions[0], targets[0]))
+        for prediction, target in pairs:
+            if prediction.ref() in known and hasattr(target, "shape"):
+                known.setdefault(target.ref(), _align(known[prediction.ref()], prediction.shape, target.shape))
+        for operation in traced.trace.graph.get_operations():
+            weights = operation.type == "ReadVariableOp"
+            if not weights and operation.name not in traced.trace.forward:
+                continue
+            for output in operation.outputs:
+                if output.ref() in known or not output.shape.is_fully_defined() or not output.shape.rank:
+                    continue
+                shape = output.shape.as_list()
+                if weights and len(shape) in _WEIGHT_AXES:
+                    known[output.ref()] = axis_names.named(shape, _WEIGHT_AXES[len(shape)])
+                elif not weights and shape[0] == traced.batch_size and output.dtype.is_floating:
+                    names = [n.replace("class", "feature") for n in axis_names.default_axes(len(shape))]
+                    known[output.ref()] = axis_names.named(shape, names)
+        return known
+
+    def _sources(self, order: list[tf.Operation]) -> dict:
+        """In a word, where each independent tensor comes from: sample_weight, mask, y_true, x."""
+        words: dict = {}
+        for word, placeholders in self.traced.inputs.items():
+            words.update((tensor.ref(), {word}) for tensor in placeholders)
+        for operation in order:
+            union = set().union(*(words.get(tensor.ref(), set()) for tensor in operation.inputs))
+            for output in operation.outputs:
+                masks = output.dtype == tf.bool and operation.name in self.traced.trace.forward
+                words.setdefault(output.ref(), {"mask"} if masks else union)
+        return {ref: " × ".join(sorted(found, key=_SOURCES.index)) for ref, found in words.items()}
+
+
+def _align(dims, prediction: tf.TensorShape, target: tf.TensorShape):
+    """Axis names of targets from those of the predictions they go with."""
+    same = (k < len(dims) and target[k] == prediction[k] for k in range(target.rank))
+    return tuple(dims[k] if fits else () for k, fits in enumerate(same))
+
+
+def _value_and_weight(branch: Branch, value: np.ndarray) -> tuple[float, float]:
+    """Value before the loss weight, and the weight: measured in the graph where the branch is one number."""
+    if branch.own:
+        return float(np.sum(value)), 1.0
+    if not branch.reaches:
+        return float(np.mean(value)), 0.0
+    if value.ndim == 0:
+        return float(value), float(branch.scale)
+    total = float(np.sum(branch.scale * value))
+    if branch.kind == "output":  # reduction=None: the progress bar shows the mean of the vector
+        return total / (branch.declared_weight or 1.0), branch.declared_weight
+    return total, 1.0
+
+
+def _shares(elements: np.ndarray, slope: np.ndarray, axes: tuple[str, ...], limit: int):
+    """Element losses and their shares in float64, summed over the largest axes if there are too many to keep."""
+    if elements.size <= limit:
+        elements = elements.astype(np.float64)
+        return elements, elements * slope.astype(np.float64), axes, ""
+    sizes = dict(zip(axes, elements.shape))
+    dropped: list[str] = []
+    while sizes and math.prod(sizes.values()) > limit:
+        largest = max(sizes, key=lambda name: (sizes[name], name not in ("batch", "class")))
+        dropped.append(largest)
+        del sizes[largest]
+    kept = tuple(name for name in axes if name in sizes)
+    every = list(range(len(axes)))
+    left = [axes.index(name) for name in kept]
+    shares = np.einsum(elements, every, slope, every, left, dtype=np.float64)
+    summed = np.einsum(elements, every, left, dtype=np.float64)
+    note = (
+        f"summed over {', '.join(dropped)}: {show_number(elements.size)} elements are more than "
+        f"max_elements={show_number(limit)}"
+    )
+    return np.asarray(summed), np.asarray(shares), kept, note
+
+
+def _exactness(cut: graph.Cut, lost: Sequence[str], axes: Sequence[str], kind: str) -> tuple[str, str]:
+    """ "exact", "ratio" or "opaque", and why."""
+    if cut.opaque is not None:
+        return "opaque", f"{cut.opaque} cannot be read"
+    if kind != "output" or not lost:
+        return "exact", ""
+    if cut.quotient is not None:
+        return "ratio", f"a quotient of sums over {', '.join(lost)}: no share exists along them"
+    if not axes:
+        return "opaque", f"{cut.curved or 'a nonlinear step'} comes after the sums: no shares exist below this number"
+    return "exact", f"no shares along {', '.join(lost)}: the loss uses it up before its sums"
+
+
+def _opaque_part(value: np.ndarray, scale: np.ndarray, end: Sequence[Step]) -> Part:
+    step = Step("opaque", "this part of the graph could not be certified as linear, so it is not taken apart", (), ())
+    share = np.asarray(np.sum(scale * value.astype(np.float64)))
+    return Part((), np.asarray(np.sum(value)), share, "opaque", (step, *end), (), note="not certified")
+
+
+def _constant(name: str, value: float, weight: float) -> Term:
+    step = Step("constant", "depends on no prediction and no weight", (), ())
+    part = Part((), np.asarray(value), np.asarray(value * weight), "exact", (step,), ())
+    return Term(name, "constant", value, weight, (part,))
