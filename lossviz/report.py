@@ -250,7 +250,8 @@ class Report:
             raise ValueError(f"several terms have classes: {[t.name for t in able]}. Say which: by_label(term=...).")
         if not able:
             raise ValueError(
-                f"no term of this report has targets that are classes. Its terms are {[t.name for t in self.terms]}."
+                "no term of this report has shares at positions with a true class. Its terms are "
+                f"{[t.name for t in self.terms]}." + "".join(f" Note: {note}." for note in self._part_notes())
             )
         return able[0].by_label()
 
@@ -348,6 +349,9 @@ class Report:
 
         return html.render(self)
 
+    def _part_notes(self) -> list[str]:
+        return sorted({part.note for term in self.terms for part in term.parts if part.note})
+
     def _one_term(self, axis: str | Sequence[str], name: str | None) -> Term:
         if name is not None:
             return self.term(name)
@@ -360,12 +364,11 @@ class Report:
                 f"several terms have axis {axis!r}: {[t.name for t in able]}. Say which: term={able[0].name!r}, ..."
             )
         known = {t.name: _named_shape(t) for t in self.terms}
-        notes = sorted({part.note for t in self.terms for part in t.parts if part.note})
         raise ValueError(
             f"no term has axis {axis!r}. The axes are: "
             + "; ".join(f"{term} {shape}" for term, shape in known.items())
             + "."
-            + "".join(f" Note: {note}." for note in notes)
+            + "".join(f" Note: {note}." for note in self._part_notes())
         )
 
 
