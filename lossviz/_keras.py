@@ -145,8 +145,13 @@ def wrap_loss_function(function: Callable) -> keras.losses.Loss:
 
 def build(model: keras.Model, x, y, sample_weight) -> None:
     """Make the variables of model, metrics and compiled loss, as the first batch of `evaluate` would."""
+
+    def known(leaf):  # Keras knows TensorFlow's strings here, but not those of NumPy
+        return tf.constant(leaf) if isinstance(leaf, np.ndarray) and leaf.dtype.hasobject else leaf
+
+    batch = keras.tree.map_structure(known, (x, y, sample_weight))
     with _without_slots(model.optimizer):
-        model._symbolic_build(data_batch=(x, y, sample_weight))
+        model._symbolic_build(data_batch=batch)
 
 
 def plain_test_step():
