@@ -86,7 +86,7 @@ def test_by_label_keeps_the_share_of_a_class_without_a_label():
 
 
 def test_by_label_without_classes_says_so():
-    with pytest.raises(ValueError, match="no term of this report has targets that are classes"):
+    with pytest.raises(ValueError, match="no term of this report has shares at positions with a true class"):
         reports.tiny().by_label()
     with pytest.raises(ValueError, match=r"term 'dense'.*cannot be grouped by true class"):
         reports.tiny().by_label(term="dense")
