@@ -8,6 +8,7 @@ Part             The element losses that reach a term by one road, and the share
 Step             One operation on that road: what was averaged, summed, multiplied or divided, and by what.
 AdditivityError  Raised by Report.check() when the shares do not add up to what Keras reports.
 plots            Figures of a report: the cascade of shapes, heat maps per axis, waterfalls. Needs Matplotlib.
+regimes          The four ways in which Keras versions made one number of the same tensors, in plain NumPy.
 examples         The data and the small models of the book; no download.
 
 Everything is imported when it is first used, so `import lossviz` is quick and loads no TensorFlow.
@@ -17,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lossviz import examples, plots
+    from lossviz import examples, plots, regimes
     from lossviz._explain import explain, explain_loss
     from lossviz.report import AdditivityError, Part, Report, Step, Term
 
@@ -33,6 +34,7 @@ __all__ = [
     "explain",
     "explain_loss",
     "plots",
+    "regimes",
 ]
 
 _HOME = {

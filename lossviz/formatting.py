@@ -61,6 +61,11 @@ class Column:
         return f"{value + 0.0:.{self.decimals}f}"
 
 
+def as_report(thing):
+    """`thing` itself, or the report that it is drawn as (`lossviz.regimes.Reduction`)."""
+    return thing.to_report() if hasattr(thing, "to_report") else thing
+
+
 def not_finite(value: float) -> str:
     """NaN, inf or -inf."""
     return "NaN" if math.isnan(value) else ("inf" if value > 0 else "-inf")

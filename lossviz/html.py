@@ -115,6 +115,7 @@ def render(report: Report) -> str:
     each term's share lies between 0 and the total, as in the waterfall. Names, labels, notes and steps are
     escaped. The same report gives the same bytes.
     """
+    report = f.as_report(report)
     column = f.Column.of([report.reported, *(term.contribution for term in report.terms)])
     values = f.Column.of([term.value for term in report.terms])
     span = _span([term.contribution for term in report.terms])
@@ -145,6 +146,11 @@ def render(report: Report) -> str:
         "</div>",
     ]
     return "\n".join(out)
+
+
+def block(lines: list[str]) -> str:
+    """Lines of HTML in the frame and the style of a report, for what is drawn like one."""
+    return "\n".join([f'<div class="lv"><style>\n{_style()}</style>', *lines, "</div>"])
 
 
 def _term(term: Term, report: Report, column: f.Column, values: f.Column, bar: str, fold: str) -> list[str]:

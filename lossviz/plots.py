@@ -2,6 +2,7 @@
 
 With `ax` given nothing else is touched: no pyplot, no current figure. Without it each makes a figure of its
 own in the package's style. The style file also stands alone: `matplotlib.style.use(lossviz.plots.STYLE)`.
+What has a method `to_report`, such as a reduction of `lossviz.regimes`, is drawn as that report.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def waterfall(
     the smallest are one bar "N others". Negative shares run back, hatched. A share that is NaN or infinite
     has its label and no bar. Per cents are of the sum of all shares.
     """
+    report = f.as_report(report)
     if max_display < 1:
         raise ValueError(f"max_display must be 1 or more, got max_display={max_display}.")
     if by is None:
@@ -172,6 +174,7 @@ def heatmap(
     Colours begin at 0; where shares are negative they diverge from 0. NaN and infinity stand in one colour
     that the map does not hold. Up to 64 cells are labelled. What has no place on these axes is named in the title.
     """
+    report = f.as_report(report)
     one = report._one_term(tuple(axes), term)
     one.by(tuple(axes))  # raises for an unknown axis, naming those there are
     shares, labels = _plane(one, tuple(axes), dict(at or {}))
@@ -231,6 +234,7 @@ def cascade(report_or_term: Report | Term, ax: Axes | None = None, *, part: int 
     between two rows stand the operation and its divisor. The last row is the number. Give a term, or a report
     with a single output. Of a term with several parts it draws the largest, or number `part` (from 0).
     """
+    report_or_term = f.as_report(report_or_term)
     term = _only_term(report_or_term)
     index = _largest(term) if part is None else part
     if not 0 <= index < len(term.parts):
@@ -280,6 +284,7 @@ def cascade(report_or_term: Report | Term, ax: Axes | None = None, *, part: int 
 
 def describe(report: Report, by: str | None = None, term: str | None = None, top: int = 3) -> str:
     """One sentence with a figure's message, for its alternative text: the number and its largest shares."""
+    report = f.as_report(report)
     if by is None:
         shares: dict[Hashable, float] = {f.clean(t.name): t.contribution for t in report.terms}
         what, whole, kind = "The loss", report.reported, "term"

@@ -21,6 +21,7 @@ def render(report: Report, *, digits: int = 5) -> str:
     add up to the number in the last row. Per cents are of the sum of all shares. `digits` is the number of
     significant digits of the largest contribution.
     """
+    report = f.as_report(report)
     column = f.Column.of([report.reported, *(term.contribution for term in report.terms)], digits)
     values = f.Column.of([term.value for term in report.terms], digits)
     source = _wrap(f"loss {column(report.reported)}  from {f.clean(report.source)}", "", 4)
