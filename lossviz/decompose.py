@@ -189,7 +189,7 @@ def _certify(traced: Traced, top: graph.Tail, branches: list[Branch], values: di
         branch.zero = next(constants) if branch.tail.has_constant else np.zeros_like(branch.value)
         slack = _CERTIFICATE.get(branch.tail.root.dtype.name, 1e-4)
         branch.certified = _agrees(points, branch.slopes, branch.scale, branch.zero, found, slack) and _agrees(
-            branch.elements, branch.slopes, branch.scale, branch.zero, branch.value, slack
+            branch.elements, branch.slopes, branch.scale, branch.zero, branch.value, slack, real=True
         )
     for branch in branches:
         if not branch.own and not branch.tail.cuts:
@@ -208,14 +208,17 @@ def _certify(traced: Traced, top: graph.Tail, branches: list[Branch], values: di
         slack = _CERTIFICATE.get(top.root.dtype.name, 1e-4)
         zero, one = np.asarray(constant), np.ones(())
         real = values[top.root.ref()]
-        own.certified = all(_agrees(p, slopes, one, zero, f, slack) for p, f in ((points, found), (elements, real)))
+        own.certified = _agrees(points, slopes, one, zero, found, slack) and _agrees(
+            elements, slopes, one, zero, real, slack, real=True
+        )
     return constant
 
 
 def _evaluate(traced: Traced, tails: list[graph.Tail], points: list[list[np.ndarray]], values: dict) -> list:
     """The roots of `tails` with other element losses in place of their cuts; one run for all, if they do not mix."""
-    cuts = {cut.tensor.ref() for tail in tails for cut in tail.cuts}
-    if len(tails) > 1 and any(cuts & tail.inside for tail in tails):
+    owned = [cut.tensor.ref() for tail in tails for cut in tail.cuts]
+    used = {ref for tail in tails for ref in (*tail.inside, *(tensor.ref() for tensor in tail.frontier))}
+    if len(tails) > 1 and (len(set(owned)) < len(owned) or used.intersection(owned)):
         return [_evaluate(traced, [tail], [point], values)[0] for tail, point in zip(tails, points)]
     if not tails:
         return []
@@ -227,12 +230,26 @@ def _evaluate(traced: Traced, tails: list[graph.Tail], points: list[list[np.ndar
     return traced.trace.run([tail.root for tail in tails], list(feeds.values()), [fed[ref] for ref in feeds])
 
 
-def _agrees(elements, slopes, scale: np.ndarray, zero: np.ndarray, found: np.ndarray, slack: float) -> bool:
+def shares(elements: np.ndarray, slope: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """The share of each element loss; one that no road picks up (slope 0) has none, even where it is not a number.
+
+    But NaN times a weight of 0 is NaN: where the value itself is not finite, nothing is left out.
+    """
+    elements, slope = elements.astype(np.float64), slope.astype(np.float64)
+    if np.all(np.isfinite(value)) and not np.all(np.isfinite(elements)):
+        elements = np.where((slope == 0) & ~np.isfinite(elements), 0.0, elements)
+    return elements * slope
+
+
+def _agrees(elements, slopes, scale, zero, found, slack: float, real: bool = False) -> bool:
+    """Is `found` what the slopes predict at these elements? Overflow at arbitrary numbers proves nothing; NaN where
+    the `real` elements are finite (a mean over nothing) does."""
     shares = [e.astype(np.float64) * g.astype(np.float64) for e, g in zip(elements, slopes)]
     expected = sum(float(np.sum(s)) for s in shares) + float(np.sum(scale * zero.astype(np.float64)))
     reality = float(np.sum(scale * found.astype(np.float64)))
     size = sum(float(np.sum(np.abs(s))) for s in shares) + abs(expected)
-    return not (math.isfinite(expected) and math.isfinite(reality)) or abs(expected - reality) <= slack * size
+    judged = math.isfinite(expected) and (math.isfinite(reality) or real)
+    return not judged or abs(expected - reality) <= slack * size
 
 
 def _probe(rng: np.random.Generator, element: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from lossviz import _keras, graph
 from lossviz import axes as axis_names
-from lossviz.decompose import Branch, Decomposition
+from lossviz.decompose import Branch, Decomposition, shares
 from lossviz.labels import first_nonfinite, true_classes
 from lossviz.report import Part, Step, Term
 from lossviz.steps import Narrator, show_number
@@ -110,7 +110,8 @@ class _Writer:
             shape = tuple(branch.y_pred.shape.as_list()) if branch.y_pred is not None else ()
             steps.insert(0, Step("ratio", f"quotient of sums over {over}", shape, elements.shape, lost))
         steps += [*self.narrator.road(cut), *end]
-        spread, contributions, kept, summed = _shares(spread, slope.reshape(spread.shape), axes, self.max_elements)
+        contributions = shares(spread, slope.reshape(spread.shape), branch.value)
+        spread, contributions, kept, summed = _reduced(spread, contributions, axes, self.max_elements)
         atoms = tuple(atom for atom in atoms if atom.name in kept)
         classes, class_axes, class_labels = self._true_class(branch, contributions, kept)
         return Part(
@@ -231,11 +232,10 @@ def _value_and_weight(branch: Branch, value: np.ndarray) -> tuple[float, float]:
     return total, 1.0
 
 
-def _shares(elements: np.ndarray, slope: np.ndarray, axes: tuple[str, ...], limit: int):
-    """Element losses and their shares in float64, summed over the largest axes if there are too many to keep."""
+def _reduced(elements: np.ndarray, contributions: np.ndarray, axes: tuple[str, ...], limit: int):
+    """Element losses and their shares, summed over the largest axes if there are too many to keep."""
     if elements.size <= limit:
-        elements = elements.astype(np.float64)
-        return elements, elements * slope.astype(np.float64), axes, ""
+        return elements.astype(np.float64), contributions, axes, ""
     sizes = dict(zip(axes, elements.shape))
     dropped: list[str] = []
     while sizes and math.prod(sizes.values()) > limit:
@@ -243,15 +243,12 @@ def _shares(elements: np.ndarray, slope: np.ndarray, axes: tuple[str, ...], limi
         dropped.append(largest)
         del sizes[largest]
     kept = tuple(name for name in axes if name in sizes)
-    every = list(range(len(axes)))
-    left = [axes.index(name) for name in kept]
-    shares = np.einsum(elements, every, slope, every, left, dtype=np.float64)
-    summed = np.einsum(elements, every, left, dtype=np.float64)
+    over = tuple(axes.index(name) for name in dropped)
     note = (
         f"summed over {', '.join(dropped)}: {show_number(elements.size)} elements are more than "
         f"max_elements={show_number(limit)}"
     )
-    return np.asarray(summed), np.asarray(shares), kept, note
+    return np.sum(elements, axis=over, dtype=np.float64), np.sum(contributions, axis=over), kept, note
 
 
 def _exactness(cut: graph.Cut, lost: Sequence[str], axes: Sequence[str], kind: str) -> tuple[str, str]:
@@ -270,10 +267,13 @@ def _exactness(cut: graph.Cut, lost: Sequence[str], axes: Sequence[str], kind: s
 def _opaque_part(value: np.ndarray, scale: np.ndarray, end: Sequence[Step]) -> Part:
     step = Step("opaque", "this part of the graph could not be certified as linear, so it is not taken apart", (), ())
     share = np.asarray(np.sum(scale * value.astype(np.float64)))
-    return Part((), np.asarray(np.sum(value)), share, "opaque", (step, *end), (), note="not certified")
+    note = "not certified"
+    if not np.all(np.isfinite(value)):
+        note += ": it is not finite though no element loss is (a mean over nothing, or too large a sum)"
+    return Part((), np.asarray(np.sum(value)), share, "opaque", (step, *end), (), note=note)
 
 
 def _constant(name: str, value: float, weight: float) -> Term:
-    step = Step("constant", "depends on no prediction and no weight", (), ())
+    step = Step("constant", "no small change of a prediction or a weight changes it", (), ())
     part = Part((), np.asarray(value), np.asarray(value * weight), "exact", (step,), ())
     return Term(name, "constant", value, weight, (part,))
