@@ -230,15 +230,15 @@ def _evaluate(traced: Traced, tails: list[graph.Tail], points: list[list[np.ndar
     return traced.trace.run([tail.root for tail in tails], list(feeds.values()), [fed[ref] for ref in feeds])
 
 
-def shares(elements: np.ndarray, slope: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """The share of each element loss; one that no road picks up (slope 0) has none, even where it is not a number.
+def counted(elements: np.ndarray, slope: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """The element losses, with 0 for what is not a number and reaches the finite `value` by no road (slope 0).
 
-    But NaN times a weight of 0 is NaN: where the value itself is not finite, nothing is left out.
+    A boolean mask leaves such elements out. But NaN times a weight of 0 is NaN: where the value itself is not
+    finite, nothing is changed.
     """
-    elements, slope = elements.astype(np.float64), slope.astype(np.float64)
     if np.all(np.isfinite(value)) and not np.all(np.isfinite(elements)):
-        elements = np.where((slope == 0) & ~np.isfinite(elements), 0.0, elements)
-    return elements * slope
+        return np.where((slope == 0) & ~np.isfinite(elements), np.zeros((), elements.dtype), elements)
+    return elements
 
 
 def _agrees(elements, slopes, scale, zero, found, slack: float, real: bool = False) -> bool:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from lossviz import _keras, graph
 from lossviz import axes as axis_names
-from lossviz.decompose import Branch, Decomposition, shares
+from lossviz.decompose import Branch, Decomposition, counted
 from lossviz.labels import first_nonfinite, true_classes
 from lossviz.report import Part, Step, Term
 from lossviz.steps import Narrator, show_number
@@ -110,8 +110,10 @@ class _Writer:
             shape = tuple(branch.y_pred.shape.as_list()) if branch.y_pred is not None else ()
             steps.insert(0, Step("ratio", f"quotient of sums over {over}", shape, elements.shape, lost))
         steps += [*self.narrator.road(cut), *end]
-        contributions = shares(spread, slope.reshape(spread.shape), branch.value)
-        spread, contributions, kept, summed = _reduced(spread, contributions, axes, self.max_elements)
+        slope = slope.reshape(spread.shape)
+        spread, contributions, kept, summed = _shares(
+            spread, counted(spread, slope, branch.value), slope, axes, self.max_elements
+        )
         atoms = tuple(atom for atom in atoms if atom.name in kept)
         classes, class_axes, class_labels = self._true_class(branch, contributions, kept)
         return Part(
@@ -232,10 +234,10 @@ def _value_and_weight(branch: Branch, value: np.ndarray) -> tuple[float, float]:
     return total, 1.0
 
 
-def _reduced(elements: np.ndarray, contributions: np.ndarray, axes: tuple[str, ...], limit: int):
-    """Element losses and their shares, summed over the largest axes if there are too many to keep."""
+def _shares(elements: np.ndarray, counts: np.ndarray, slope: np.ndarray, axes: tuple[str, ...], limit: int):
+    """Element losses and their shares in float64, summed over the largest axes if there are too many to keep."""
     if elements.size <= limit:
-        return elements.astype(np.float64), contributions, axes, ""
+        return elements.astype(np.float64), counts.astype(np.float64) * slope.astype(np.float64), axes, ""
     sizes = dict(zip(axes, elements.shape))
     dropped: list[str] = []
     while sizes and math.prod(sizes.values()) > limit:
@@ -243,12 +245,15 @@ def _reduced(elements: np.ndarray, contributions: np.ndarray, axes: tuple[str, .
         dropped.append(largest)
         del sizes[largest]
     kept = tuple(name for name in axes if name in sizes)
-    over = tuple(axes.index(name) for name in dropped)
+    every = list(range(len(axes)))
+    left = [axes.index(name) for name in kept]
+    shares = np.einsum(counts, every, slope, every, left, dtype=np.float64)
+    summed = np.einsum(elements, every, left, dtype=np.float64)
     note = (
         f"summed over {', '.join(dropped)}: {show_number(elements.size)} elements are more than "
         f"max_elements={show_number(limit)}"
     )
-    return np.sum(elements, axis=over, dtype=np.float64), np.sum(contributions, axis=over), kept, note
+    return np.asarray(summed), np.asarray(shares), kept, note
 
 
 def _exactness(cut: graph.Cut, lost: Sequence[str], axes: Sequence[str], kind: str) -> tuple[str, str]:
