@@ -1,0 +1,67 @@
+"""Tiny models and data for the tests of `explain`: deterministic, and named so that reports are readable."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import layers
+
+
+def inputs(*shape: int) -> np.ndarray:
+    """Normal numbers, float32."""
+    return np.random.default_rng([1, *shape]).normal(size=shape).astype("float32")
+
+
+def targets(*shape: int) -> np.ndarray:
+    """Normal numbers, float32; others than `inputs` of the same shape."""
+    return np.random.default_rng([2, *shape]).normal(size=shape).astype("float32")
+
+
+def weights(*shape: int) -> np.ndarray:
+    """Numbers between 0 and 1, float32."""
+    return np.random.default_rng([3, *shape]).random(size=shape).astype("float32")
+
+
+def labels(*shape: int, classes: int) -> np.ndarray:
+    """Integers from 0 to classes - 1, each class at least once where there is room."""
+    numbers = np.arange(np.prod(shape)) % classes
+    return np.random.default_rng([4, *shape]).permutation(numbers).reshape(shape)
+
+
+def onehot(*shape: int, classes: int) -> np.ndarray:
+    """`labels` as float32 rows."""
+    return np.eye(classes, dtype="float32")[labels(*shape, classes=classes)]
+
+
+def dense(
+    out: int = 3, activation: str | None = None, *, take: int = 4, kind: type = keras.Model, **more
+) -> keras.Model:
+    """One dense layer, called "o"; `kind` is the class of the model."""
+    x = keras.Input((take,))
+    return kind(x, layers.Dense(out, activation=activation, name="o", **more)(x))
+
+
+def sequence(out: int = 3, activation: str | None = None, *, masked: bool = False, steps: int = 5) -> keras.Model:
+    """A dense layer "o" at every step, behind Masking if `masked`."""
+    x = keras.Input((steps, 4))
+    hidden = layers.Masking()(x) if masked else x
+    return keras.Model(x, layers.TimeDistributed(layers.Dense(out, activation=activation), name="o")(hidden))
+
+
+def pixels(out: int = 5, activation: str | None = None, *, size: int = 4) -> keras.Model:
+    """A 1x1 convolution "o" on images of 3 channels."""
+    x = keras.Input((size, size, 3))
+    return keras.Model(x, layers.Conv2D(out, 1, activation=activation, name="o")(x))
+
+
+def two_outputs(kind: type = keras.Model, as_dict: bool = False) -> keras.Model:
+    """Outputs "a", of 3 numbers, and "b", of 2 classes."""
+    x = keras.Input((4,))
+    a, b = layers.Dense(3, name="a")(x), layers.Dense(2, activation="softmax", name="b")(x)
+    return kind(x, {"a": a, "b": b} if as_dict else [a, b])
+
+
+def compiled(model: keras.Model, loss=None, **more) -> keras.Model:
+    """The model compiled without XLA, which would take longer than all the rest of a test."""
+    model.compile(loss=loss, **{"jit_compile": False, **more})
+    return model
