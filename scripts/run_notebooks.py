@@ -42,6 +42,18 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
             cell.outputs, cell.execution_count = [], None
 
 
+def join_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """What a cell prints comes in pieces whose borders depend on the speed of the machine: one piece of them."""
+    joined = []
+    for output in outputs:
+        last = joined[-1] if joined else {}
+        if output.output_type == "stream" and last.get("name") == output.name:
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
 def last_picture(notebook: dict) -> bytes:
     """The last PNG that a notebook shows."""
     outputs = (output.get("data", {}) for cell in notebook["cells"] for output in cell.get("outputs", []))
@@ -66,6 +78,8 @@ def run(path: Path) -> str:
     # This process has had one child, the kernel, so the largest child is that one (in bytes on a Mac).
     megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
     for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = join_streams(cell.outputs)
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr":
                 return f"writes to stderr, in the cell\n{cell.source}\n\n{output.text}"
