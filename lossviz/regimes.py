@@ -32,7 +32,7 @@ from lossviz.report import Part, Report, Step, Term
 
 REGIMES = ("keras-2.2", "keras-2.3", "tf-keras-2.10", "keras-3")
 
-#: What each regime is called in sentences. The last one is no regime of its own: it weighs like tf-keras-2.10.
+#: What each is called in sentences. The last is keras-2.3 but for the weights, which it aligns as tf-keras-2.10 does.
 _TITLES = {
     "keras-2.2": "Keras up to 2.2.5",
     "keras-2.3": "Keras 2.3",
@@ -125,8 +125,8 @@ def reduce(
 ) -> Reduction:
     """What `regime` makes of the values of a loss function, step by step.
 
-    `score_array` is what the loss function returned, of any rank; l below. `sample_weight` (w) and `mask` (m, True
-    where it counts) are arrays, or None. `loss_weight` multiplies the result. `axes` names the dimensions of the
+    `score_array` is what the loss function returned, of any rank; l below. `sample_weight` (w) and `mask` (m: what
+    is not 0 counts) are arrays, or None. `loss_weight` multiplies the result. `axes` names the dimensions of the
     score array (default: batch, step; batch, row, col). |x| is the number of elements of x.
 
     "keras-2.2" (`weighted_masked_objective`; engine/training.py in 2.1.5, engine/training_utils.py in 2.2.4):
@@ -321,9 +321,10 @@ class _Call:
         """The error for an argument that cannot be brought together with the score array, or with the mask."""
         target = self.mask.shape if other == "the mask" else self.score.shape
         fits = _fitting(self.rules, target) if fits is None else fits
+        where = f"{self.rules} ({_TITLES[self.rules]})" if self.rules in REGIMES else _TITLES[self.rules]
         return ValueError(
-            f"{argument} of shape {_shape(shape)} does not fit {other} of shape {_shape(target)} in {self.rules} "
-            f"({_TITLES[self.rules]}): {rule}. Give it the shape {' or '.join(map(_shape, dict.fromkeys(fits)))}."
+            f"{argument} of shape {_shape(shape)} does not fit {other} of shape {_shape(target)} in {where}: {rule}. "
+            f"Give it the shape {' or '.join(map(_shape, dict.fromkeys(fits)))}."
         )
 
     def _effect(self, factor: np.ndarray) -> np.ndarray:
@@ -534,13 +535,13 @@ class Row:
     """
 
     regime: str
-    reduction: Reduction | None
+    reduction: Reduction | None = field(repr=False)
     refusal: str = ""
     difference: str = ""
     notes: tuple[str, ...] = ()
 
     @property
-    def value(self) -> float | None:
+    def value(self) -> float | np.ndarray | None:
         return None if self.reduction is None else self.reduction.value
 
     @property
@@ -567,7 +568,7 @@ class Comparison:
 
     def __str__(self) -> str:
         value, divisor = self._columns()
-        lines = [self.title, "", f"{'regime':<15}{'value':>11}{'divisor':>12}  {self._head()}"]
+        lines = [self.title, "", f"{'regime':<15}{'value':>11}{'divisor':>12}  {self._head()}".rstrip()]
         for row in self.rows:
             start = f"{row.regime:<15}{value(row):>11}{divisor(row):>12}  "
             lines += _wrapped(start + self._remark(row), len(start))
@@ -610,9 +611,9 @@ class Comparison:
         return [(", ".join(regimes), note) for note, regimes in said.items()]
 
     def _columns(self) -> tuple[Callable[[Row], str], Callable[[Row], str]]:
-        column = f.Column.of([row.value for row in self.rows if row.reduction is not None])
+        column = f.Column.of([row.value for row in self.rows if row.value is not None and not np.ndim(row.value)])
         return (
-            lambda row: "refused" if row.reduction is None else column(row.value),
+            lambda row: "refused" if row.reduction is None else "empty" if np.ndim(row.value) else column(row.value),
             lambda row: "" if row.reduction is None else f.plain(row.divisor),
         )
 
@@ -675,6 +676,9 @@ def _notes_standalone(score, weight, mask, result) -> Iterator[str]:
     """Keras 2.2 and 2.3: `standardize_weights`, and the ones that every compiled model is fed."""
     if weight is None:
         return
+    if not weight.ndim:
+        yield 'fit refuses one number as weights: "len() of unsized object".'
+        return
     target = f"({', '.join(map(str, score.shape))}, ...)"
     plain = _shape(weight.shape)
     untimed = (
@@ -682,7 +686,7 @@ def _notes_standalone(score, weight, mask, result) -> Iterator[str]:
         'specify sample_weight_mode="temporal" in compile(). If you just mean to use sample-wise weights, make sure '
         'your sample_weight array is 1D."'
     )
-    if weight.ndim == 2 and score.ndim >= 2 and weight.shape == score.shape[:2]:
+    if weight.ndim == 2 and weight.shape == score.shape[:2] and isinstance(result, Reduction):
         yield f'fit takes these weights only after compile(sample_weight_mode="temporal"). Otherwise: {untimed}'
     elif weight.ndim != 1:
         yield f"fit refuses these weights: {untimed}"
@@ -699,24 +703,42 @@ def _notes_2_3(score, weight, mask, result) -> Iterator[str]:
         ones = np.ones(score.shape[:1])
         fed = _attempt(score, ones, mask, "keras-2.3")
         if _differ(fed, result):
-            said = f'"Incompatible shapes: {list(mask.shape)} vs. {list(ones.shape)}"'.replace(", ", ",")
+            said = ""
+            if not _broadcasts(mask.shape, ones.shape):
+                said = f'"Incompatible shapes: {list(mask.shape)} vs. {list(ones.shape)}"'.replace(", ", ",")
+            elif mask.ndim == score.ndim + 1:  # too long for the ones, and by their product no longer of size 1
+                last = np.broadcast_shapes(mask.shape, ones.shape)[-1]
+                said = f'"Can not squeeze dim[{score.ndim}], expected a dimension of 1, got {last}"'
             yield f"fit always feeds weights, here ones of shape {_shape(ones.shape)}, and {_outcome(fed, said)}."
+            timed = np.ones(score.shape[:2])
+            if score.ndim > 1 and not _differ(_attempt(score, timed, mask, "keras-2.3"), result):
+                shape = _shape(timed.shape)
+                yield f'After compile(sample_weight_mode="temporal") fit feeds ones of shape {shape} instead: they fit.'
     if not score.ndim and weight is not None and weight.ndim == 1 and not isinstance(result, Reduction):
         value = f.plain(float(score * weight.mean()), 6)
         yield f"fit takes these weights, because it checks before it knows the batch size, and gives {value}."
     tf_keras = _attempt(score, weight, mask, "tf-keras-2.9")
-    if _differ(tf_keras, result):
+    if score.size and _differ(tf_keras, result):
         yield f"tf.keras up to 2.9 aligns the last axes instead of the first, and {_outcome(tf_keras)}."
 
 
 def _notes_tf_keras(score, weight, mask, result) -> Iterator[str]:
+    yield from _notes_cardinality(score, weight, "Data cardinality is ambiguous:")
     if not score.ndim and weight is not None and weight.ndim == 1 and not isinstance(result, Reduction):
         column = _attempt(score, weight[:, None], mask, "tf-keras-2.10")
         yield f"where the prediction has two axes, fit makes the weights a column first, and {_outcome(column)}."
 
 
 def _notes_keras_3(score, weight, mask, result) -> Iterator[str]:
-    return iter(())
+    words = "Data cardinality is ambiguous. Make sure all arrays contain the same number of samples."
+    yield from _notes_cardinality(score, weight, words)
+
+
+def _notes_cardinality(score, weight, words: str) -> Iterator[str]:
+    if weight is not None and not weight.ndim:
+        yield 'fit refuses one number as weights: "tuple index out of range".'
+    elif weight is not None and score.ndim and weight.shape[0] != score.shape[0]:
+        yield f'fit refuses {weight.shape[0]} weights for {score.shape[0]} samples: "{words}"'
 
 
 _NOTES = {

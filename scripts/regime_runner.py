@@ -263,8 +263,8 @@ def first_line(error):
     line = chosen[0]
     for noise, instead in (
         (r"\{\{[^}]*\}\}|\[Op:[^]]*\]|<[^>]* at 0x[0-9a-f]+>|\(defined at [^)]*\)|^\([0-9]\) | name: *$", ""),
-        (r"'\S*/(site-packages/)?\S*'|/\S+/\S+\.py\S*", "..."),
         (r" for '.*' \(op: '\w+'\) with input shapes| for '.* = .*' with input shapes", " for shapes"),
+        (r"'\S*/(site-packages/)?\S*'|/\S+/\S+\.py\S*", "..."),
         (r"\b(input|with_mask)_[0-9]+", r"\1"),
         (r"^(ValueError|TypeError|IndexError): ", ""),
         (r"\s+", " "),
