@@ -9,6 +9,8 @@ Step             One operation on that road: what was averaged, summed, multipli
 AdditivityError  Raised by Report.check() when the shares do not add up to what Keras reports.
 plots            Figures of a report: the cascade of shapes, heat maps per axis, waterfalls. Needs Matplotlib.
 regimes          The four ways in which Keras versions made one number of the same tensors, in plain NumPy.
+losses           Losses that people ask for, as keras.losses.Loss: landmarks, segmentation, Dice and Tversky.
+layers           Layers that add a loss: of any tensors of the model, or towards the center of a class.
 examples         The data and the small models of the book; no download.
 
 Everything is imported when it is first used, so `import lossviz` is quick and loads no TensorFlow.
@@ -18,7 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lossviz import examples, plots, regimes
+    from lossviz import examples, layers, losses, plots, regimes
     from lossviz._explain import explain, explain_loss
     from lossviz.report import AdditivityError, Part, Report, Step, Term
 
