@@ -58,6 +58,14 @@ class Narrator:
             steps.append(Step("note", f"these element losses reach the number on {cut.ways} roads", shape, shape))
         return steps
 
+    def last(self, word: str, tensor: tf.Tensor) -> Step:
+        """What Keras does to a loss that is an array: the mean of an output's, the sum of an added one."""
+        shape, axes = self.shape(tensor), names.removed(self._dims(tensor), ())
+        text, size = f"{word} over {', '.join(axes) or 'all axes'}: {show_shape(shape)} → ()", math.prod(shape)
+        if word == "sum":
+            return Step(word, text, shape, (), axes)
+        return Step(word, f"{text}, ÷ {show_number(size)}", shape, (), axes, float(size))
+
     def shape(self, tensor: tf.Tensor) -> tuple[int, ...]:
         known = self.shapes.get(tensor.ref())
         return tuple(known) if known is not None else tuple(tensor.shape.as_list())
@@ -87,7 +95,8 @@ class Narrator:
         if math.prod(shape_in) == math.prod(shape_out):
             return None
         axes = names.removed(self._dims(before), self._dims(after))
-        over = ", ".join(axes) or f"{len(shape_in) - len(shape_out)} axes"
+        gone = len(shape_in) - len(shape_out)
+        over = ", ".join(axes) or ("1 axis" if gone == 1 else f"{gone} axes")
         text = f"{word} over {over}: {show_shape(shape_in)} → {show_shape(shape_out)}"
         if word == "sum":
             return Step(word, text, shape_in, shape_out, axes)

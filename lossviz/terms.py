@@ -69,6 +69,8 @@ class _Writer:
         zero = branch.zero if branch.certified else np.zeros_like(branch.value)
         value, weight = _value_and_weight(branch, branch.value.astype(np.float64) - zero)
         end = []
+        if branch.value.ndim and branch.reaches and not branch.own:
+            end.append(self.narrator.last("mean" if branch.kind == "output" else "sum", branch.tail.root))
         if weight != 1.0:
             end.append(Step("multiply", f"× loss weight {show_number(weight)}", (), (), factor=weight))
         if several and branch.reaches:
