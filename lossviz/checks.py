@@ -185,10 +185,14 @@ def _by_output(argument: str, given: Any, shapes: Mapping[str, tuple], fits: Cal
 @contextlib.contextmanager
 def model_errors(model: keras.Model, x: Any, y: Any, sample_weight: Any) -> Iterator[None]:
     """Turn what Keras or TensorFlow raise inside into one ValueError that says which argument is to blame."""
+    from lossviz import _keras
+
     try:
         yield
     except Exception as error:
-        raise ValueError(_diagnose(model, x, y, sample_weight, error)) from error
+        with _keras.preserved(model):  # it calls the model again
+            message = _diagnose(model, x, y, sample_weight, error)
+        raise ValueError(message) from error
 
 
 @contextlib.contextmanager
