@@ -222,8 +222,13 @@ def _evaluate(traced: Traced, tails: list[graph.Tail], points: list[list[np.ndar
         return [_evaluate(traced, [tail], [point], values)[0] for tail, point in zip(tails, points)]
     if not tails:
         return []
-    feeds = {t.ref(): t for tail in tails for t in tail.frontier if t.op.type != "Const" and t.ref() in values}
+    frontier = [t for tail in tails for t in tail.frontier if t.op.type != "Const" and t.ref() in values]
+    # One output of several (a split) cannot be fed beside the others: it is computed anew, from the leaves.
+    feeds = {t.ref(): t for t in frontier if len(t.op.outputs) == 1}
     fed = {ref: values[ref] for ref in feeds}
+    if len(feeds) < len({t.ref() for t in frontier}):
+        feeds.update((t.ref(), t) for t in traced.trace.feeds)
+        fed.update((t.ref(), leaf) for t, leaf in zip(traced.trace.feeds, traced.leaves))
     for tail, point in zip(tails, points):
         feeds.update((cut.tensor.ref(), cut.tensor) for cut in tail.cuts)
         fed.update((cut.tensor.ref(), element) for cut, element in zip(tail.cuts, point))

@@ -344,6 +344,19 @@ def test_a_loss_of_slices():
     assert sum(shares.values()) == pytest.approx(sum(by_hand), rel=1e-5)
 
 
+@pytest.mark.parametrize("unpack", [ops.unstack, lambda y, axis: ops.split(y, 2, axis)], ids=["unstack", "split"])
+def test_weights_packed_into_the_targets(unpack):  # one of them above the sums, the other below
+    y, p = targets(4, 2), inputs(4, 1)
+
+    def loss(y, p):
+        truth, weight = unpack(y, axis=-1)
+        squared = ops.mean(ops.square(ops.reshape(truth, (-1, 1)) - p), -1)
+        return ops.reshape(squared, ops.shape(weight)) * weight
+
+    report = lossviz.explain_loss(loss, y, p)
+    np.testing.assert_allclose(values(report.by("batch")), np.square(y[:, 0] - p[:, 0]) * y[:, 1] / 4, **CLOSE)
+
+
 @pytest.mark.parametrize(
     "picked",
     [
