@@ -98,18 +98,25 @@ def unfold(array: np.ndarray, dims: Dims | None) -> tuple[np.ndarray, tuple[Atom
             atoms.extend(dim)
         elif size != 1:
             atoms.append(Atom(f"axis{k}", range(size)))
+    names = unique_names([atom.name for atom in atoms])
+    unique = tuple(Atom(name, atom.labels) for name, atom in zip(names, atoms))
+    return array.reshape([atom.size for atom in unique]), unique
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """The second `batch` becomes `batch_2`: two dimensions can be one axis, as where (N, 1) meets (N,) by accident."""
     seen: dict[str, int] = {}
-    unique = []
-    for atom in atoms:  # two dimensions can be the same axis, as in an accidental (N, 1) against (N,) broadcast
-        seen[atom.name] = seen.get(atom.name, 0) + 1
-        unique.append(Atom(f"{atom.name}_{seen[atom.name]}" if seen[atom.name] > 1 else atom.name, atom.labels))
-    return array.reshape([atom.size for atom in unique]), tuple(unique)
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(f"{name}_{seen[name]}" if seen[name] > 1 else name)
+    return result
 
 
 def removed(dims_in: Dims | None, dims_out: Dims | None) -> tuple[str, ...]:
     """Names that stand in `dims_in` and no more in `dims_out`."""
-    left = {atom.name for dim in dims_out or () for atom in dim}
-    return tuple(atom.name for dim in dims_in or () for atom in dim if atom.name not in left)
+    before, after = (unique_names(atom.name for dim in dims or () for atom in dim) for dims in (dims_in, dims_out))
+    return tuple(name for name in before if name not in after)
 
 
 def _fits(dims: Dims, shape: Sequence[int | None]) -> bool:

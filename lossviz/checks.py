@@ -13,8 +13,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from lossviz.axes import default_axes
-
 
 def backend() -> None:
     """Raise RuntimeError unless Keras runs on TensorFlow."""
@@ -139,6 +137,8 @@ def names(
     class_names: Sequence[Hashable] | Mapping[str, Sequence[Hashable]] | None,
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[Hashable, ...]]]:
     """Axis names and class names by output; ValueError names the argument and the shapes that it does not fit."""
+    from lossviz.axes import default_axes  # which needs TensorFlow; `backend` above must come first
+
     shapes = {name: tuple(p.shape) for name, p in zip(output_names, predictions) if p.shape.rank is not None}
     shown = "; ".join(f"{name} {shape}" for name, shape in shapes.items())
     found_axes = {name: default_axes(len(shape)) for name, shape in shapes.items()}

@@ -115,7 +115,7 @@ class Narrator:
             return None if number == 1 else Step(word, text, shape_in, shape_out, factor=number)
         dims = self._dims(after)
         offset = len(shape_out) - value.ndim
-        along = tuple(
+        along = names.unique_names(
             atom.name
             for k, size in enumerate(value.shape)
             if size != 1 and k + offset >= 0 and dims
@@ -123,7 +123,7 @@ class Narrator:
         )
         where = f" along {', '.join(along)}" if along else ""
         text = f"{sign} {source or 'constants'} {show_shape(value.shape)}{where}: {show_range(value)}"
-        return Step(word, text, shape_in, shape_out, along)
+        return Step(word, text, shape_in, shape_out, tuple(along))
 
     def _selection(self, operation, before, shape_in, shape_out) -> Step:
         condition = np.asarray(self.values[operation.inputs[0].ref()]).astype(bool)
