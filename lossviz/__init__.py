@@ -35,6 +35,8 @@ __all__ = [
     "examples",
     "explain",
     "explain_loss",
+    "layers",
+    "losses",
     "plots",
     "regimes",
 ]

@@ -84,6 +84,8 @@ def same_shape(y_true: Any, y_pred: Any, layout: str, rank: int) -> int:
 
 def concrete(value: Any) -> np.ndarray | None:
     """The numbers of a tensor; None while a step is being compiled, when there are none yet."""
+    if keras.backend.backend() == "tensorflow" and not hasattr(value, "numpy"):
+        return None
     try:
         return keras.ops.convert_to_numpy(value)
     except (NotImplementedError, TypeError, ValueError, RuntimeError):

@@ -59,9 +59,7 @@ class LossEndpoint(keras.layers.Layer):
 
     def __init__(self, loss: Any, name: str, weight: float = 1.0, **kwargs: Any):
         if not isinstance(name, str) or not name or name == "loss":
-            raise ValueError(
-                f'name must be what the progress bar shall show, other than "loss" (the total), got {name!r}.'
-            )
+            raise ValueError(f'name must be a word for the progress bar other than "loss" (the total), got {name!r}.')
         if loss is None or isinstance(loss, type) or not (callable(loss) or isinstance(loss, (str, dict))):
             raise ValueError(
                 "loss must be the name of a Keras loss, a keras.losses.Loss or a function of (target, prediction, "

@@ -41,7 +41,9 @@ def test_every_public_name_is_there_listed_and_documented():
 def test_no_module_has_the_name_of_a_public_function():
     """Else the import of `lossviz.explain` would put a module where the function `lossviz.explain` is."""
     modules = {path.stem for path in Path(ROOT, "lossviz").glob("*.py")}
-    assert {name for name in lossviz.__all__ if name in modules} == {"examples", "plots", "regimes"}
+    assert {name for name in lossviz.__all__ if name in modules} == {
+        *("examples", "layers", "losses", "plots", "regimes"),
+    }
 
 
 @pytest.fixture(scope="module")
