@@ -248,7 +248,7 @@ def _diagnose(model, x, y, sample_weight, error: Exception) -> str:
             f"values of a tensor. Write it with keras.ops (ops.where instead of `if`). {said}"
         )
     if all(target.shape in (shape, shape[:-1], (*shape[:-1], 1)) for target, shape in zip(targets, outputs.values())):
-        return f"the loss of model {model.name!r} fails on y: {given}; outputs: {shown}. {said}"
+        return f"model {model.name!r} cannot compute its loss on this batch: {given}; outputs: {shown}. {said}"
     return (
         f"y does not fit the outputs of model {model.name!r}: {given}; outputs: {shown}. Targets have the shape of the "
         f"output, or that shape without its last axis for integer labels. {said}"

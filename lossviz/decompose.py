@@ -104,11 +104,13 @@ def _cut(traced: Traced) -> tuple[graph.Tail, list[Branch]]:
     roots = [traced.root, *marks]
     logits = [_keras.logits_of(tensor) for tensor in traced.predictions]
     sources = [t for t in (*traced.predictions, *logits, *traced.trainable) if t is not None]
-    reader = graph.Reader(roots, sources, forward)
+    words = ("sample_weight", "class_weight", "mask")
+    weights = [tensor for word in words for tensor in traced.inputs.get(word, [])]
+    reader = graph.Reader(roots, sources, forward, weights)
     # a term may depend on none of these (on an input, on a frozen weight): then on anything at all
     captured = [inner for _, inner in traced.trace.graph.captures]
     everything = graph.Reader(roots, [*sources, *traced.inputs.get("x", []), *captured], forward)
-    top = graph.Reader(roots, [*sources, *marks], forward).find_tail(traced.root, stops=marks)
+    top = graph.Reader(roots, [*sources, *marks], forward, weights).find_tail(traced.root, stops=marks)
 
     names: dict[str, int] = {}
     branches = []
@@ -258,7 +260,7 @@ def _agrees(elements, slopes, scale, zero, found, slack: float, real: bool = Fal
 
 
 def _probe(rng: np.random.Generator, element: np.ndarray) -> np.ndarray:
-    return rng.uniform(0.5, 1.5, element.shape).astype(element.dtype)
+    return rng.uniform(-1.5, 1.5, element.shape).astype(element.dtype)  # both signs: a fold at 0 shows
 
 
 def _chosen(tails: list[graph.Tail], points: list) -> list:

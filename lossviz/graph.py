@@ -200,13 +200,23 @@ def _expand_crossentropy(operation: tf.Operation, operations: list[tf.Operation]
 class Reader:
     """What depends on what, in the part of a graph that leads to `roots`."""
 
-    def __init__(self, roots: Sequence[tf.Tensor], sources: Iterable[tf.Tensor], forward: set[str]):
+    def __init__(
+        self,
+        roots: Sequence[tf.Tensor],
+        sources: Iterable[tf.Tensor],
+        forward: set[str],
+        weights: Iterable[tf.Tensor] = (),
+    ):
         self.order = ancestors(roots)
         self.forward = forward
+        self.weights = {tensor.ref() for tensor in weights}
         self.depends = {tensor.ref() for tensor in sources}
         for operation in self.order:
             if any(tensor.ref() in self.depends for tensor in operation.inputs):
                 self.depends.update(out.ref() for out in operation.outputs if _differentiable(out))
+            masks = operation.name in forward
+            if masks or any(tensor.ref() in self.weights for tensor in operation.inputs):
+                self.weights.update(out.ref() for out in operation.outputs if not masks or out.dtype == tf.bool)
 
     def linear_inputs(self, operation: tf.Operation) -> list[tf.Tensor] | None:
         """The dependent inputs if the operation is linear in them, else None."""
@@ -296,6 +306,7 @@ class Reader:
                 for other in inputs:
                     clean = not collects[other.ref()] and other.ref() not in demoted
                     if clean and _collects(tensor.op):
+                        other = self._unweighted(other, reached, stops)
                         cuts[other.ref()] = other
                     else:
                         stack.append(other)
@@ -304,6 +315,16 @@ class Reader:
             if not doubled:
                 return list(cuts.values())
             demoted |= doubled
+
+    def _unweighted(self, tensor: tf.Tensor, reached: dict, stops: set) -> tf.Tensor:
+        """The element losses before sample weights and masks were multiplied in, where those change no shape."""
+        while tensor.op.type in _PRODUCTS and tensor.ref() not in stops and len(reached[tensor.ref()] or ()) == 1:
+            inner = reached[tensor.ref()][0]
+            factor = next(other for other in tensor.op.inputs if other is not inner)
+            if factor.ref() not in self.weights or inner.shape != tensor.shape:
+                break
+            tensor = inner
+        return tensor
 
     @staticmethod
     def _reaches_cut(tensor: tf.Tensor, reached: dict, cuts: dict) -> bool:
