@@ -382,7 +382,7 @@ def measure():
     for alpha in CENTERS_AFTER:
         model, layer, data = center_example(alpha=alpha)
         found[f"center loss {alpha}"] = model.fit(data, batch_size=3, verbose=0).history["loss"][0]
-        found[f"centers {alpha}"] = keras.ops.convert_to_numpy(layer.centers)
+        found[f"centers {alpha}"] = layer.centers.numpy()
     target, x = keras.Input((1,)), keras.Input((1,))
     model = keras.Model([target, x], LossEndpoint("mse", name="part", weight=0.5)(target, x))
     model.compile("sgd")
