@@ -14,6 +14,10 @@ from lossviz import _keras, graph
 #: How far a certified tail may be off, relative to the sum of absolute shares; nonlinearity is far beyond it.
 _CERTIFICATE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.1, "float16": 2e-2}
 
+#: Lower ends of the arbitrary numbers (the upper end is 1.5): a fold at 0 shows between both signs, one behind a sum
+#: where all have the same.
+_PROBES = (0.5, -1.5)
+
 
 @dataclass
 class Traced:
@@ -181,18 +185,16 @@ def _certify(traced: Traced, top: graph.Tail, branches: list[Branch], values: di
     """
     rng = np.random.default_rng(0)
     plain = [branch for branch in branches if not branch.own and branch.tail.cuts]
-    probes = [[_probe(rng, e) for e in branch.elements] for branch in plain]
     zeros = [[np.zeros_like(e) for e in branch.elements] for branch in plain]
     tails = [branch.tail for branch in plain]
-    at_zero = _evaluate(traced, [t for t in tails if t.has_constant], _chosen(tails, zeros), values)
-    at_probe = _evaluate(traced, tails, probes, values)
-    constants = iter(at_zero)
-    for branch, points, found in zip(plain, probes, at_probe):
+    constants = iter(_evaluate(traced, [t for t in tails if t.has_constant], _chosen(tails, zeros), values))
+    for branch in plain:
         branch.zero = next(constants) if branch.tail.has_constant else np.zeros_like(branch.value)
-        slack = _CERTIFICATE.get(branch.tail.root.dtype.name, 1e-4)
-        branch.certified = _agrees(points, branch.slopes, branch.scale, branch.zero, found, slack) and _agrees(
-            branch.elements, branch.slopes, branch.scale, branch.zero, branch.value, slack, real=True
-        )
+        branch.certified = _agrees(branch, branch.elements, branch.value, real=True)
+    for low in _PROBES:
+        points = [[_probe(rng, low, e) for e in branch.elements] for branch in plain]
+        for branch, point, found in zip(plain, points, _evaluate(traced, tails, points, values)):
+            branch.certified &= _agrees(branch, point, found)
     for branch in branches:
         if not branch.own and not branch.tail.cuts:
             branch.zero = branch.value  # it depends on nothing that could be cut
@@ -204,15 +206,12 @@ def _certify(traced: Traced, top: graph.Tail, branches: list[Branch], values: di
     for own in (branch for branch in branches if branch.own and top.cuts):
         scales = {b.tail.root.ref(): b.scale for b in branches if b.scale_tensor is not None}
         scales.update(zip((cut.tensor.ref() for cut in own.tail.cuts), own.slopes))
-        slopes = [scales[cut.tensor.ref()] for cut in top.cuts]
-        points = [_probe(rng, e) for e in elements]
-        found = _evaluate(traced, [top], [points], values)[0]
-        slack = _CERTIFICATE.get(top.root.dtype.name, 1e-4)
-        zero, one = np.asarray(constant), np.ones(())
-        real = values[top.root.ref()]
-        own.certified = _agrees(points, slopes, one, zero, found, slack) and _agrees(
-            elements, slopes, one, zero, real, slack, real=True
-        )
+        whole = Branch(own.name, own.kind, top, zero=np.asarray(constant))
+        whole.slopes = [scales[cut.tensor.ref()] for cut in top.cuts]
+        own.certified = _agrees(whole, elements, values[top.root.ref()], real=True)
+        for low in _PROBES:
+            point = [_probe(rng, low, e) for e in elements]
+            own.certified &= _agrees(whole, point, _evaluate(traced, [top], [point], values)[0])
     return constant
 
 
@@ -248,19 +247,20 @@ def counted(elements: np.ndarray, slope: np.ndarray, value: np.ndarray) -> np.nd
     return elements
 
 
-def _agrees(elements, slopes, scale, zero, found, slack: float, real: bool = False) -> bool:
-    """Is `found` what the slopes predict at these elements? Overflow at arbitrary numbers proves nothing; NaN where
-    the `real` elements are finite (a mean over nothing) does."""
-    shares = [e.astype(np.float64) * g.astype(np.float64) for e, g in zip(elements, slopes)]
-    expected = sum(float(np.sum(s)) for s in shares) + float(np.sum(scale * zero.astype(np.float64)))
-    reality = float(np.sum(scale * found.astype(np.float64)))
+def _agrees(branch: Branch, elements: list[np.ndarray], found: np.ndarray, real: bool = False) -> bool:
+    """Is `found` what the branch's slopes predict at these elements? Overflow at arbitrary numbers proves nothing;
+    NaN where the `real` elements are finite (a mean over nothing) does."""
+    shares = [e.astype(np.float64) * g.astype(np.float64) for e, g in zip(elements, branch.slopes)]
+    expected = sum(float(np.sum(s)) for s in shares) + float(np.sum(branch.scale * branch.zero.astype(np.float64)))
+    reality = float(np.sum(branch.scale * found.astype(np.float64)))
     size = sum(float(np.sum(np.abs(s))) for s in shares) + abs(expected)
+    slack = _CERTIFICATE.get(branch.tail.root.dtype.name, 1e-4)
     judged = math.isfinite(expected) and (math.isfinite(reality) or real)
     return not judged or abs(expected - reality) <= slack * size
 
 
-def _probe(rng: np.random.Generator, element: np.ndarray) -> np.ndarray:
-    return rng.uniform(-1.5, 1.5, element.shape).astype(element.dtype)  # both signs: a fold at 0 shows
+def _probe(rng: np.random.Generator, low: float, element: np.ndarray) -> np.ndarray:
+    return rng.uniform(low, 1.5, element.shape).astype(element.dtype)
 
 
 def _chosen(tails: list[graph.Tail], points: list) -> list:
