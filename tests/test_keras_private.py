@@ -1,0 +1,247 @@
+"""What lossviz uses and Keras or TensorFlow does not promise, one test a name, so that a new version fails by name."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from keras.src import backend
+from keras.src.backend.common import global_state
+from keras.src.losses.losses import LossFunctionWrapper
+from keras.src.trainers.data_adapters import data_adapter_utils
+from keras.src.utils.naming import get_object_name
+from models import compiled, dense, inputs, targets, two_outputs
+from tensorflow.python.framework.auto_control_deps import AutomaticControlDependencies
+
+from lossviz import _keras, graph
+
+
+def built(model):
+    _keras.build(model, inputs(6, 4), [targets(6, 3), targets(6, 2)], None)
+    return model
+
+
+def test_model_flatten_layers_lists_nested_layers_once():
+    x = keras.Input((4,))
+    inner = keras.Model(x, layers.Dense(3, name="deep")(x), name="inner")
+    z = keras.Input((4,))
+    names = [layer.name for layer in keras.Model(z, inner(z))._flatten_layers(include_self=False)]
+    assert names.count("deep") == 1 and "inner" in names
+
+
+def test_model_compile_loss_holds_flat_losses_with_these_fields():
+    loss = built(compiled(two_outputs(), ["mse", "mae"], loss_weights=[1.0, 3.0]))._compile_loss
+    assert loss.built is True
+    assert [(entry.name, entry.loss_weights) for entry in loss._flat_losses] == [("a", 1.0), ("b", 3.0)]
+    assert all(callable(entry.loss) for entry in loss._flat_losses)
+    replaced = loss._flat_losses[0]._replace(loss=None)  # a named tuple
+    assert replaced.loss is None and replaced.name == "a"
+
+
+def test_model_compile_loss_is_none_without_a_loss():
+    assert compiled(dense())._compile_loss is None
+
+
+def test_compute_loss_uses_what_stands_in_flat_losses():
+    model = built(compiled(two_outputs(), ["mse", "mae"], loss_weights=[1.0, 3.0]))
+    loss = model._compile_loss
+    calls = []
+
+    def called(y_true, y_pred, sample_weight=None):
+        calls.append(tuple(y_pred.shape))
+        return tf.constant(2.0)
+
+    loss._flat_losses = [entry._replace(loss=called) for entry in loss._flat_losses]
+    y = [targets(6, 3), targets(6, 2)]
+    assert float(model.compute_loss(inputs(6, 4), y, model(inputs(6, 4)))) == 2.0 * 1 + 2.0 * 3
+    assert calls == [(6, 3), (6, 2)]
+
+
+def test_model_losses_override_replaces_model_losses():
+    model = compiled(dense(kernel_regularizer="l2"), "mse")
+    assert model._losses_override == []  # so that Keras computes them
+    model._losses_override = [tf.constant(5.0)]
+    assert [float(loss) for loss in model.losses] == [5.0]
+    data_loss = float(keras.losses.MeanSquaredError()(targets(6, 3), model(inputs(6, 4))))
+    assert float(model.compute_loss(inputs(6, 4), targets(6, 3), model(inputs(6, 4)))) == pytest.approx(data_loss + 5.0)
+
+
+def test_layer_get_own_losses_losses_and_loss_ids():
+    class Adds(layers.Layer):
+        def call(self, x):
+            self.add_loss(keras.ops.mean(x))
+            return x
+
+    layer = Adds()
+    layer(inputs(6, 4))
+    assert [float(loss) for loss in layer._get_own_losses()] == [pytest.approx(inputs(6, 4).mean())]
+    assert isinstance(layer._losses, list) and len(layer._losses) == 1
+    assert isinstance(layer._loss_ids, set)
+
+
+def test_model_get_regularization_losses_go_by_trainable_weights():
+    model = dense(kernel_regularizer=keras.regularizers.L2(1.0), bias_regularizer=keras.regularizers.L2(1.0))
+    model.layers[-1].set_weights([inputs(4, 3), np.ones(3)])
+    owners = [variable.path for variable in model.trainable_weights if variable.regularizer is not None]
+    assert owners == ["o/kernel", "o/bias"]
+    found = [float(loss) for loss in model._get_regularization_losses()]
+    assert found == pytest.approx([np.square(inputs(4, 3)).sum(), 3.0])
+
+
+def test_layer_calls_its_activity_regularizer_attribute():
+    layer, calls = layers.Dense(3, activity_regularizer="l2"), []
+    layer.build((6, 4))
+
+    def regulariser(output):
+        calls.append(output.shape)
+        return keras.ops.sum(output)
+
+    layer.activity_regularizer = regulariser
+    layer(inputs(6, 4))
+    assert calls == [(6, 3)]
+
+
+def test_model_symbolic_build_makes_the_variables_of_loss_and_metrics():
+    model = compiled(keras.Sequential([layers.Dense(3)]), "mse", metrics=["mae"])
+    model._symbolic_build(data_batch=(inputs(6, 4), targets(6, 3), None))
+    assert model.built and model._compile_loss.built and model._compile_metrics.built
+
+
+def test_optimizer_built_false_means_no_slots_and_can_be_set():
+    model = compiled(dense(), "mse", optimizer="adam")
+    assert model.optimizer.built is False
+    with _keras._without_slots(model.optimizer):
+        model._symbolic_build(data_batch=(inputs(6, 4), targets(6, 3), None))
+    assert model.optimizer.built is False
+    assert len(model.optimizer.variables) == 2  # iterations and learning rate
+
+
+@pytest.mark.parametrize("name", ["train_function", "test_function", "predict_function"])
+def test_model_keeps_its_traced_functions_by_these_names(name):
+    model = compiled(dense(), "mse")
+    assert getattr(model, name) is None
+    {
+        "train_function": lambda: model.train_on_batch(inputs(6, 4), targets(6, 3)),
+        "test_function": lambda: model.test_on_batch(inputs(6, 4), targets(6, 3)),
+        "predict_function": lambda: model.predict_on_batch(inputs(6, 4)),
+    }[name]()
+    function = getattr(model, name)
+    assert callable(function)
+    setattr(model, name, None)
+    assert getattr(model, name) is None
+
+
+def test_model_has_the_attributes_that_a_traced_function_depends_on():
+    model = compiled(dense(), "mse", metrics=["mae"])
+    assert model._compile_metrics is not None
+    assert model.run_eagerly is False and model.jit_compile is False and model.steps_per_execution == 1
+    assert model.distribute_strategy.num_replicas_in_sync == 1
+
+
+def test_tensors_carry_keras_logits_or_come_from_sigmoid_and_softmax():
+    found = []
+
+    @tf.function
+    def forward(x):
+        for activation in ("sigmoid", "softmax"):
+            output = layers.Activation(activation)(x)
+            found.append(_keras.logits_of(output))
+        found.append(_keras.logits_of(tf.nn.softmax(x)))
+        found.append(_keras.logits_of(tf.nn.relu(x)))
+        return x
+
+    forward.get_concrete_function(tf.TensorSpec((6, 3)))
+    assert [logits is not None for logits in found] == [True, True, True, False]
+
+
+def test_backend_set_keras_mask_is_what_losses_read():
+    prediction = tf.identity(tf.constant([[1.0], [2.0]]))
+    backend.set_keras_mask(prediction, tf.constant([True, False]))
+    assert float(keras.losses.MeanSquaredError()(tf.zeros((2, 1)), prediction)) == 1.0
+
+
+def test_global_seed_generator_has_this_name_and_a_state():
+    keras.utils.set_random_seed(1)
+    keras.random.normal((1,))
+    generator = global_state.get_global_attribute("global_seed_generator")
+    assert generator.state.shape == (2,)
+    before = generator.state.numpy().tolist()
+    keras.random.normal((1,))
+    assert generator.state.numpy().tolist() != before
+
+
+def test_class_weight_to_sample_weights():
+    for y in (np.array([0, 2, 1]), np.array([[0], [2], [1]]), np.eye(3)[[0, 2, 1]]):
+        made = data_adapter_utils.class_weight_to_sample_weights(y, {0: 0.5, 2: 9.0})
+        np.testing.assert_array_equal(made, [0.5, 9.0, 1.0])
+
+
+def test_loss_function_wrapper_and_get_object_name_do_what_compile_does():
+    def some_loss(y_true, y_pred):
+        return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
+
+    wrapped = LossFunctionWrapper(some_loss, name=get_object_name(some_loss))
+    assert wrapped.name == "some_loss"
+    assert float(wrapped(np.zeros((2, 2)), np.ones((2, 2)))) == 1.0
+
+
+def test_variables_give_their_handles():
+    variable = keras.Variable(3.0)
+    assert variable.value.handle.dtype == tf.resource
+    data = variable.value.handle._handle_data
+    assert data.is_set and tf.as_dtype(data.shape_and_type[0].dtype) == tf.float32
+
+
+# -- TensorFlow -----------------------------------------------------------------------------------------------------
+
+
+def test_wrap_function_can_be_pruned_and_lists_its_captures():
+    variable = tf.Variable(2.0)
+    wrapped = tf.compat.v1.wrap_function(lambda x: variable * tf.square(x), [tf.TensorSpec(())])
+    square = next(op for op in wrapped.graph.get_operations() if op.type == "Square").outputs[0]
+    pruned = wrapped.prune([square], wrapped.outputs)
+    assert [float(value) for value in pruned(tf.constant(5.0))] == [10.0]
+    assert any(outer is variable.handle for outer, _ in wrapped.graph.captures)
+
+
+def test_automatic_control_dependencies_order_a_read_after_a_write():
+    variable = tf.Variable(1.0)
+
+    def move(x):
+        with AutomaticControlDependencies():
+            variable.assign_add(1.0)
+            return x * variable
+
+    assert float(tf.compat.v1.wrap_function(move, [tf.TensorSpec(())])(tf.constant(1.0))) == 2.0
+    [(handle, value)] = graph.variables(tf.compat.v1.wrap_function(move, [tf.TensorSpec(())]).graph)
+    assert float(value) == 2.0
+    variable.assign(9.0)
+    graph.put_back([(handle, value)])
+    assert float(variable) == 2.0
+
+
+def test_functions_run_eagerly_inlines_functions_into_a_graph():
+    inner = tf.function(lambda x: tf.square(x))
+    trace = graph.trace(lambda x: inner(x) + 1.0, [tf.TensorSpec(())])
+    types = {operation.type for operation in trace.graph.get_operations()}
+    assert "Square" in types and not any("PartitionedCall" in kind for kind in types)
+    assert not tf.config.functions_run_eagerly()
+
+
+def test_operation_update_input_rewires_a_graph():
+    with tf.Graph().as_default():
+        x = tf.compat.v1.placeholder(tf.float32, ())
+        y, z = tf.square(x), tf.abs(x)
+        total = y + 1.0
+        total.op._update_input(0, z)
+        assert total.op.inputs[0] is z
+
+
+def test_custom_gradients_show_in_the_attribute_of_their_identity():
+    @tf.custom_gradient
+    def doubled(x):
+        return 2 * x, lambda gradient: gradient
+
+    trace = graph.trace(lambda x: doubled(x), [tf.TensorSpec((3,))])
+    marked = [operation for operation in trace.graph.get_operations() if graph._has_own_gradient(operation)]
+    assert [operation.type for operation in marked] == ["IdentityN"]
