@@ -371,6 +371,10 @@ def test_logits_have_no_floor_and_probabilities_that_of_keras(size, expected):
     result, slope = compute({"": (SegmentationCrossentropy(from_logits=True), y, z, None)})[""]
     assert result == pytest.approx(expected) and np.allclose(slope, [[-1, 1]])
     assert value(SegmentationCrossentropy(), y, softmax(z)) == pytest.approx(-np.log(1e-7), rel=1e-4)
+    both, points = BinaryCrossentropyDice(dice_weight=0, from_logits=True), LandmarkLoss(1, from_logits=True)
+    result, slope = compute({"": (both, y[None], z[None], None)})[""]
+    assert result == pytest.approx(expected / 2) and np.allclose(slope, [[[-0.5, 0.5]]])
+    assert value(points, [[0, 0, 1]], [[0, 0, -size]]) == pytest.approx(expected / 2)
 
 
 # Reductions, weights, masks, dtypes
