@@ -188,7 +188,7 @@ def roads_are_apart(report) -> bool:
     return all("not certified" not in part.note for term in report.terms for part in term.parts)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(programs(ANY, ENDS))
 def test_shares_of_random_losses_sum_to_the_loss(program):
     y, p = targets(3, 3), inputs(3, 3)
@@ -199,7 +199,7 @@ def test_shares_of_random_losses_sum_to_the_loss(program):
     assert roads_are_apart(report)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
 @given(programs(FOR_EVERY_ORDER, ENDS))
 def test_a_share_called_batch_belongs_to_its_sample(program):
     """In another order of the samples, each sample takes its share along; otherwise the axis has a wrong name."""
