@@ -1,5 +1,6 @@
 """The losses against published values, plain NumPy and themselves; what they refuse; and that explain reads them."""
 
+import os
 import re
 
 import keras
@@ -418,6 +419,8 @@ def test_other_dtypes(dtype):
 
 @pytest.fixture
 def mixed(request):
+    if "ONEDNN_MAX_CPU_ISA" in os.environ:
+        pytest.skip("half precision products of a capped oneDNN end in a segmentation fault")
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(request.param)
     yield request.param
