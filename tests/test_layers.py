@@ -1,7 +1,5 @@
 """LossEndpoint and CenterLoss: what they add, what they show, what moves and what does not, and at which cost."""
 
-import os
-
 import keras
 import numpy as np
 import pytest
@@ -21,16 +19,6 @@ few = settings(max_examples=10, deadline=None, derandomize=True)
 def weighted_square(target, prediction, importance):
     """A loss with three arguments: (batch, features) values."""
     return importance * keras.ops.square(target - prediction)
-
-
-@pytest.fixture(params=["mixed_float16", "mixed_bfloat16"])
-def mixed(request):
-    if "ONEDNN_MAX_CPU_ISA" in os.environ:
-        pytest.skip("half precision products of a capped oneDNN end in a segmentation fault")
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(request.param)
-    yield request.param
-    keras.config.set_dtype_policy(before)
 
 
 def numbers(*shape, seed=0):
