@@ -51,8 +51,8 @@ class Part:
     `elements` and `contributions` have one dimension per name in `axes` (float64; the sum of
     `contributions` is this part's share of the printed loss). `labels` holds, per axis, what its positions
     are called. `true_class`, where the targets are classes, holds the true class of each position and
-    `true_class_axes` names its dimensions. `sums` holds what a ratio is made of (TP, FP, FN, or numerator
-    and denominator), summed over everything but `axes`.
+    `true_class_axes` names its dimensions. `sums` holds what a ratio is made of, summed over
+    everything but `axes`: its numerator and denominator, and TP, FP, FN of y_true and y_pred as they were passed.
     """
 
     axes: tuple[str, ...]

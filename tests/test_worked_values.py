@@ -198,8 +198,10 @@ ROWS = {
         np.array([0.0089257, 0.0321008, 0.0817321]) / 3,
     ),
     "18 Dice": Row("K", L.Dice(), CHECKER, CHECKED, 0.777778, exactness="ratio"),
-    "19 Tversky": Row("K; 1 - 2/8.4", overlap(fp=0.2, fn=0.8), CHECKER, CHECKED, 0.761905, exactness="ratio"),
-    "19 Tversky, turned": Row("K; 1 - 2/9.6", overlap(fp=0.8, fn=0.2), CHECKER, CHECKED, 0.791667, exactness="ratio"),
+    "19 Tversky": Row("1 - 2/8.4", overlap(fp=0.2, fn=0.8), CHECKER, CHECKED, 0.761905, exactness="ratio"),
+    "19 Tversky, turned": Row(
+        "K (its alpha weighs misses); 1 - 2/9.6", overlap(fp=0.8, fn=0.2), CHECKER, CHECKED, 0.791667, exactness="ratio"
+    ),
     "19 Jaccard": Row("1 - 2/16", overlap(fp=1, fn=1), CHECKER, CHECKED, 0.875, exactness="ratio"),
     "19 Tversky, no false negatives": Row("1 - 2/6", overlap(fp=0.5, fn=0), CHECKER, CHECKED, 2 / 3, exactness="ratio"),
     "19 focal Tversky": Row(
@@ -210,7 +212,7 @@ ROWS = {
     ),
     "20 Dice of the batch": Row("K docstring", L.Dice(), HALVES, GUESSES, 0.616438, exactness="ratio"),
     "21 Tversky of a sample": Row(
-        "K",
+        "the formula; K has the two weights turned",
         overlap(fp=0.2, fn=0.8, axis=(1, 2, 3)),
         HALVES,
         GUESSES,
