@@ -1,11 +1,16 @@
-"""For every test and notebook: the environment, and a comparison of pictures, which nbval alone never looks at."""
+"""For every test and notebook: the environment, and a comparison of pictures, which nbval alone never looks at.
+
+And the fixture that several test files share.
+"""
 
 import base64
 import io
+import os
 
 import matplotlib
 import notebook_environment
 import numpy as np
+import pytest
 from nbval.plugin import IPyNbCell
 from PIL import Image
 
@@ -51,3 +56,16 @@ def compare_outputs(self, test, ref, skip_compare=None):
 
 
 IPyNbCell.compare_outputs = compare_outputs
+
+
+@pytest.fixture(params=["mixed_float16", "mixed_bfloat16"])
+def mixed(request):
+    """Each mixed precision policy in turn; the one before is put back."""
+    if "ONEDNN_MAX_CPU_ISA" in os.environ:
+        pytest.skip("half precision products of a capped oneDNN end in a segmentation fault")
+    import keras  # here: most test files do without
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy(before)
