@@ -1,0 +1,1 @@
+"""Timings side by side, and their recorded results: see README.md in this folder."""
