@@ -31,7 +31,7 @@ find_python() {
 make_environment() {
     venv=$1
     # What the environment was made from; an editable install knows where the checkout was.
-    wanted=$(pwd -P && cat requirements*.txt)
+    wanted=$(pwd -P && cat requirements*.txt "$2")
     if [ -n "${PYTHON:-}" ]; then # another version than the environment has: make it anew
         python=$(find_python)
         [ "$(version "$python")" = "$(version "$venv/bin/python")" ] || rm -rf "$venv"

@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import install_cell
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -35,6 +36,7 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
     """Everything that differs between two runs or two editors goes: ids, outputs, counts, foreign metadata."""
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     notebook.metadata = nbformat.from_dict(METADATA)
+    install_cell.put_into(notebook)
     for position, cell in enumerate(notebook.cells):
         cell.id = f"c{position:02d}"
         cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "mystnb")}

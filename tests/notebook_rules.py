@@ -2,6 +2,7 @@
 
 import re
 
+import install_cell
 from nbval.plugin import find_comment_markers, find_metadata_tags
 
 # A cell whose output is not compared must say why, in a comment "# unchecked: ...", and the book has few.
@@ -41,6 +42,8 @@ def problems(notebook: dict) -> list[str]:
     counts = [cell["execution_count"] for cell in cells]
     if counts != list(range(1, len(cells) + 1)):
         found.append(f"was not run from top to bottom: execution counts {counts}")
+    if cells and not install_cell.is_first(cells):
+        found.append("its first code cell does not install lossviz: scripts/run_notebooks.py puts that in")
     if cells and not any(cell["outputs"] for cell in cells):
         found.append("has no stored output")
     for position, cell in enumerate(cells, start=1):

@@ -75,7 +75,7 @@ def test_running_again_writes_the_same_bytes(book, good):
     result = outside_pytest("scripts/run_notebooks.py", *names, folder=book)
     assert result.returncode == 0, result.stderr
     assert [(book / name).read_bytes() for name in names] == first
-    assert good["cells"][2]["metadata"] == {"mystnb": {"image": {"alt": "A curve."}}, "tags": ["hide-input"]}
+    assert good["cells"][3]["metadata"] == {"mystnb": {"image": {"alt": "A curve."}}, "tags": ["hide-input"]}
     assert "editor" not in good["metadata"]
 
 
@@ -101,7 +101,7 @@ def test_nbval_here_fails_what_was_tampered_with(book, good):
     folder = book / "tampered"
     folder.mkdir()
     number, picture, lost = (copy.deepcopy(good) for _ in range(3))
-    number["cells"][1]["outputs"][0]["text"] = ["43\n"]
+    number["cells"][2]["outputs"][0]["text"] = ["43\n"]
     drawn = figure_output(picture)
     drawn["data"]["image/png"] = png(255 - pixels(drawn["data"]["image/png"]))
     del figure_output(lost)["data"]["image/png"]
@@ -112,17 +112,17 @@ def test_nbval_here_fails_what_was_tampered_with(book, good):
     outcomes = {line.split(" - ")[0] for line in result.stdout.splitlines() if line.startswith(("PASSED", "FAILED"))}
     failed = {line for line in outcomes if line.startswith("FAILED")}
     assert failed == {
-        "FAILED tampered/number.ipynb::Cell 0",
-        "FAILED tampered/picture.ipynb::Cell 1",
-        "FAILED tampered/lost.ipynb::Cell 1",
+        "FAILED tampered/number.ipynb::Cell 1",
+        "FAILED tampered/picture.ipynb::Cell 2",
+        "FAILED tampered/lost.ipynb::Cell 2",
     }, result.stdout
-    assert len(outcomes) == 13
+    assert len(outcomes) == 18
     assert "of the pixels differ" in result.stdout
     assert "0 pictures stored, 1 drawn now" in result.stdout
 
 
 def figure_output(notebook: dict) -> dict:
-    return next(out for out in notebook["cells"][2]["outputs"] if "image/png" in out.get("data", {}))
+    return next(out for out in notebook["cells"][3]["outputs"] if "image/png" in out.get("data", {}))
 
 
 def pixels(base64_png: str) -> np.ndarray:
@@ -194,14 +194,15 @@ STDERR = [{"output_type": "stream", "name": "stderr", "text": "careful"}]
     ("tamper", "words"),
     [
         (strip, "was not run"),
-        (change(1, execution_count=7), "was not run"),
-        (change(1, outputs=STDERR), "writes to stderr"),
-        (change(3, metadata={}), "needs the tag raises-exception"),
-        (change(3, outputs=[]), "the tag needs a stored error"),
-        (change(2, metadata={}), "without alt text"),
+        (change(1, source="import lossviz"), "does not install lossviz"),
+        (change(2, execution_count=7), "was not run"),
+        (change(2, outputs=STDERR), "writes to stderr"),
+        (change(4, metadata={}), "needs the tag raises-exception"),
+        (change(4, outputs=[]), "the tag needs a stored error"),
+        (change(3, metadata={}), "without alt text"),
         (as_svg, "image/svg+xml"),
-        (change(1, metadata={"tags": ["nbval-ignore-output"]}), "does not say why"),
-        (change(1, source="# NBVAL_SKIP\nprint(1)"), "does not say why"),
+        (change(2, metadata={"tags": ["nbval-ignore-output"]}), "does not say why"),
+        (change(2, source="# NBVAL_SKIP\nprint(1)"), "does not say why"),
     ],
 )
 def test_rules_see(good, tamper, words):
@@ -211,7 +212,7 @@ def test_rules_see(good, tamper, words):
 
 
 def test_rules_allow_an_unchecked_cell_that_says_why(good):
-    change(1, source="# NBVAL_IGNORE_OUTPUT\n# unchecked: the time of day\nprint(1)")(good)
+    change(2, source="# NBVAL_IGNORE_OUTPUT\n# unchecked: the time of day\nprint(1)")(good)
     assert notebook_rules.problems(good) == []
     assert len(notebook_rules.unchecked_cells(good)) == 1
 
