@@ -3,9 +3,7 @@
 import os
 import re
 import subprocess
-from importlib.util import find_spec
 from pathlib import Path
-from shutil import copy2, copytree
 
 
 def repository() -> str:
@@ -30,23 +28,13 @@ def link_repository(app, config) -> None:
     config.html_theme_options.update(options)
 
 
-def localise(app, exception) -> None:
-    """Copy MathJax into the site, and empty the script that draws the icons a second time."""
-    if exception is not None or app.builder.format != "html":
-        return
-    source = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
-    target = Path(app.outdir, "_static", "mathjax")
-    target.mkdir(parents=True, exist_ok=True)
-    copy2(source / "tex-chtml-full.js", target)
-    fonts = "output/chtml/fonts/woff-v2"
-    copytree(source / fonts, target / fonts, dirs_exist_ok=True)
-    # 1.5 MB in every page load; the icons come from the web font as well.
-    Path(app.outdir, "_static", "scripts", "fontawesome.js").write_text("")
+def drop_icon_script(app, exception) -> None:
+    """Empty the script that draws the icons a second time: 1.5 MB, and the icons come from the web font as well."""
+    if exception is None and app.builder.format == "html":
+        Path(app.outdir, "_static", "scripts", "fontawesome.js").write_text("")
 
 
 def setup(app) -> dict:
-    # Not under the book's own _static: every script in there is loaded by every page.
-    app.config.mathjax_path = "mathjax/tex-chtml-full.js"
     app.connect("config-inited", link_repository)
-    app.connect("build-finished", localise)
+    app.connect("build-finished", drop_icon_script)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
