@@ -8,6 +8,7 @@ fails by name when a new Keras moves one of them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import types
 from collections.abc import Callable, Iterator
@@ -26,10 +27,16 @@ from lossviz.graph import variables as traced_variables
 
 
 class Recorder:
-    """The tensors of one `compute_loss`, by where they came from."""
+    """The tensors of one `compute_loss`, by where they came from.
 
-    def __init__(self):
-        self.outputs: list[dict] = []  # name, y_true, y_pred, value, loss_weight, loss: one entry an output
+    `watch` is called with each as it is made. With `elements`, what each loss gives before weights, mask and
+    reduction is noted too.
+    """
+
+    def __init__(self, watch: Callable = lambda tensor: None, elements: bool = False):
+        self.watch = watch
+        self.wants_elements = elements
+        self.outputs: list[dict] = []  # name, y_true, y_pred, value, loss_weight, elements: one entry an output
         self.added: list[dict] = []  # name, kind, value: added losses and regularisers
 
 
@@ -65,53 +72,151 @@ def compiled_loss(model: keras.Model):
 def recording_outputs(model: keras.Model, recorder: Recorder) -> Iterator[None]:
     """While open, each output's loss value is noted as Keras computes it."""
     compiled = compiled_loss(model)
-    if compiled is None or compiled._flat_losses is None:
+    if compiled is None:
         yield
         return
     original = compiled._flat_losses
 
     def recorded(entry) -> Callable:
         def call(y_true, y_pred, sample_weight=None):
-            value = tf.identity(entry.loss(y_true, y_pred, sample_weight))
+            with _recording_elements(entry.loss, recorder) as elements:
+                value = tf.identity(entry.loss(y_true, y_pred, sample_weight))
+            recorder.watch(value)
             weight = 1.0 if entry.loss_weights is None else entry.loss_weights
             recorder.outputs.append(
-                {"name": entry.name, "y_true": y_true, "y_pred": y_pred, "value": value, "loss_weight": weight}
+                {
+                    "name": entry.name,
+                    "y_true": y_true,
+                    "y_pred": y_pred,
+                    "value": value,
+                    "loss_weight": weight,
+                    "elements": elements[0] if elements else None,
+                }
             )
             return value
 
         return call
 
-    compiled._flat_losses = [entry._replace(loss=recorded(entry)) for entry in original]
+    def record() -> None:
+        nonlocal original
+        original = compiled._flat_losses
+        compiled._flat_losses = [entry._replace(loss=recorded(entry)) for entry in original]
+
+    def build(y_true, y_pred) -> None:  # Keras builds the compiled loss with the first batch
+        type(compiled).build(compiled, y_true, y_pred)
+        record()
+
+    if original is None:
+        compiled.build = build
+    else:
+        record()
     try:
         yield
     finally:
+        vars(compiled).pop("build", None)
         compiled._flat_losses = original
 
 
 @contextlib.contextmanager
+def _recording_elements(loss: Callable, recorder: Recorder) -> Iterator[list]:
+    """While open, the yielded list collects what `loss.call` returns, if the recorder wants it."""
+    found: list = []
+    if not recorder.wants_elements or not isinstance(loss, keras.losses.Loss):
+        yield found
+        return
+    own, call = vars(loss).get("call"), loss.call
+
+    def recorded(y_true, y_pred):
+        elements = call(y_true, y_pred)
+        if tf.is_tensor(elements):
+            mask = backend.get_keras_mask(elements)
+            elements = tf.identity(elements)
+            if mask is not None:
+                backend.set_keras_mask(elements, mask)
+            recorder.watch(elements)
+            found.append(elements)
+        return elements
+
+    vars(loss)["call"] = recorded
+    try:
+        yield found
+    finally:
+        del vars(loss)["call"]
+        if own is not None:
+            vars(loss)["call"] = own
+
+
+@contextlib.contextmanager
 def recording_activity(model: keras.Model) -> Iterator[set[int]]:
-    """While open, the yielded set collects the ids of the values that activity regularisers return."""
+    """While open, the yielded set collects the ids of the losses that layers add for their activity regulariser."""
     seen: set[int] = set()
     kept: list = []
     wrapped = [layer for layer in layers_of(model) if layer.activity_regularizer is not None]
-
-    def recorded(regulariser) -> Callable:
-        def call(output):
-            value = regulariser(output)
-            kept.append(value)  # alive, so that no other tensor can have its id
-            seen.add(id(value))
-            return value
-
-        return call
-
     originals = [layer.activity_regularizer for layer in wrapped]
+
+    def record(layer, regulariser) -> None:
+        """The next `add_loss` after a call of the regulariser adds its value, by then divided by the batch size."""
+        called = False
+
+        def call(output):
+            nonlocal called
+            called = True
+            return regulariser(output)
+
+        def add_loss(loss):
+            nonlocal called
+            if called:
+                kept.append(loss)  # alive, so that no other tensor can have its id
+                seen.add(id(loss))
+                called = False
+            return type(layer).add_loss(layer, loss)
+
+        layer.activity_regularizer = call
+        vars(layer)["add_loss"] = add_loss
+
     for layer, regulariser in zip(wrapped, originals):
-        layer.activity_regularizer = recorded(regulariser)
+        record(layer, regulariser)
     try:
         yield seen
     finally:
         for layer, regulariser in zip(wrapped, originals):
+            del vars(layer)["add_loss"]
             layer.activity_regularizer = regulariser
+
+
+@contextlib.contextmanager
+def recording_calls(model: keras.Model) -> Iterator[list[types.SimpleNamespace]]:
+    """While open, the yielded list collects each call of a layer: `layer`, `graph`, and the numbers of the first
+    operation that it made in that graph and of the first after it, `start` and `stop`."""
+    calls: list[types.SimpleNamespace] = []
+    layers = layers_of(model)
+
+    def recorded(layer) -> Callable:
+        inner = layer.call
+
+        @functools.wraps(inner)
+        def call(*args, **kwargs):
+            graph = tf.compat.v1.get_default_graph()
+            start = len(graph.get_operations())
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                stop = len(graph.get_operations())
+                calls.append(types.SimpleNamespace(layer=layer, graph=graph, start=start, stop=stop))
+
+        return call
+
+    own = [vars(layer).get("call") for layer in layers]
+    for layer in layers:
+        vars(layer)["call"] = recorded(layer)  # not setattr, which Keras watches
+    try:
+        yield calls
+    finally:
+        for layer, call in zip(layers, own):
+            if call is None:
+                del vars(layer)["call"]
+            else:
+                vars(layer)["call"] = call
 
 
 @contextlib.contextmanager
@@ -123,13 +228,15 @@ def recording_added(model: keras.Model, recorder: Recorder, activity: set[int]) 
     """
     for layer in layers_of(model):
         for value in layer._get_own_losses():
-            from_activity = id(value) in activity or any(id(tensor) in activity for tensor in value.op.inputs)
+            from_activity = id(value) in activity
             kind = "regulariser" if from_activity else "add_loss"
             name = f"{layer.name}/activity" if from_activity else layer.name
             recorder.added.append({"name": name, "kind": kind, "value": tf.identity(value)})
     owners = [variable for variable in model.trainable_weights if variable.regularizer is not None]
     for variable, value in zip(owners, model._get_regularization_losses(), strict=True):
         recorder.added.append({"name": variable.path, "kind": "regulariser", "value": tf.identity(value)})
+    for entry in recorder.added:
+        recorder.watch(entry["value"])
     before = model._losses_override
     model._losses_override = [entry["value"] for entry in recorder.added]
     try:
@@ -235,6 +342,25 @@ def test_on_batch(model: keras.Model, x, y, sample_weight, *, anew: bool = False
     logs = model.test_on_batch(x, y, sample_weight=sample_weight, return_dict=True)
     vars(model)[_KEPT] = types.SimpleNamespace(baked=baked, function=model.test_function)
     return logs.get("loss")
+
+
+@contextlib.contextmanager
+def evaluation(model: keras.Model, graph: tf.Graph) -> Iterator[Callable]:
+    """While open, a function that does for one batch `(x, y, sample_weight)` what `model.evaluate` does.
+
+    It returns the "loss" that `evaluate` would print then, the mean so far, or None where there is none by that
+    name. Afterwards the model is as it was before (see `preserved`).
+    """
+    with preserved(model, graph):
+        model.make_test_function(force=True)
+        function = model.test_function
+        model.reset_metrics()
+
+        def run(x, y, sample_weight) -> float | None:
+            loss = function(iter([(x, y, sample_weight)])).get("loss")
+            return None if loss is None else float(loss)
+
+        yield run
 
 
 _KEPT = "_lossviz_test_function"  # on the model itself: it goes when the model goes
