@@ -24,7 +24,12 @@ def link_repository(app, config) -> None:
     url = repository()
     options = {"repository_url": url, "use_repository_button": bool(url), "use_issues_button": bool(url)}
     if url:
-        options["launch_buttons"] = {"colab_url": "https://colab.research.google.com"}
+        options["launch_buttons"] = {
+            "colab_url": "https://colab.research.google.com",
+            "binderhub_url": "https://mybinder.org",
+            "notebook_interface": "jupyterlab",
+        }
+        options["repository_branch"] = "notebooks"  # what they open: see scripts/install_cell.py
     config.html_theme_options.update(options)
 
 

@@ -4,10 +4,12 @@
     python scripts/run_notebooks.py book/one_number.ipynb  those you name
 
 A notebook that raises, writes to stderr, or needs more than 60 seconds or 3 GB is an error; what raised is not stored.
+How long it ran is stored too, coarsely, in the notebook's metadata (`lossviz.seconds`); the book shows it on the page.
 """
 
 import argparse
 import base64
+import math
 import re
 import resource
 import subprocess
@@ -35,13 +37,20 @@ METADATA = {
 def normalise(notebook: nbformat.NotebookNode) -> None:
     """Everything that differs between two runs or two editors goes: ids, outputs, counts, foreign metadata."""
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    notebook.metadata = nbformat.from_dict(METADATA)
     install_cell.put_into(notebook)
     for position, cell in enumerate(notebook.cells):
         cell.id = f"c{position:02d}"
         cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "mystnb")}
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+
+
+def run_time(seconds: float, stored: int | None) -> int:
+    """Seconds rounded up to a multiple of 5; what is stored stays unless it is wrong by half, so that no run changes it
+    for nothing."""
+    if stored and stored / 2 <= seconds <= stored * 1.5:
+        return stored
+    return 5 * math.ceil(seconds / 5)
 
 
 def join_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
@@ -65,6 +74,7 @@ def last_picture(notebook: dict) -> bytes:
 def run(path: Path) -> str:
     """Run one notebook, store it, and return the reason why it is not good enough, or an empty string."""
     notebook = nbformat.read(path, as_version=4)
+    stored = notebook.metadata.get("lossviz", {}).get("seconds")
     normalise(notebook)
     where = {"metadata": {"path": str(path.resolve().parent)}}
     client = NotebookClient(notebook, timeout=2 * SECONDS, record_timing=False, resources=where)
@@ -76,7 +86,8 @@ def run(path: Path) -> str:
     except CellExecutionError as error:
         return str(error)
     seconds = time.perf_counter() - started
-    notebook.metadata = nbformat.from_dict(METADATA)  # the kernel has added its own
+    # anew: an editor and the kernel have added their own
+    notebook.metadata = nbformat.from_dict({**METADATA, "lossviz": {"seconds": run_time(seconds, stored)}})
     # This process has had one child, the kernel, so the largest child is that one (in bytes on a Mac).
     megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
     for cell in notebook.cells:
