@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from lossviz import _quiet
@@ -19,7 +20,7 @@ checks.backend()
 
 import tensorflow as tf  # noqa: E402
 
-from lossviz import _keras, graph  # noqa: E402
+from lossviz import _keras, epoch, graph  # noqa: E402
 from lossviz.decompose import Traced, decompose  # noqa: E402
 from lossviz.labels import first_nonfinite  # noqa: E402
 from lossviz.report import Report  # noqa: E402
@@ -43,14 +44,19 @@ def explain(
     axes: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     class_names: Sequence[Hashable] | Mapping[str, Sequence[Hashable]] | None = None,
     max_elements: int = MAX_ELEMENTS,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    verbose: str | int = "auto",
 ) -> Report:
-    """Show how the loss of one batch became one number, and who contributed how much.
+    """Show how the loss of one batch, or of a whole data set, became one number, and who contributed how much.
 
     Args:
         model: a compiled Keras 3 model (TensorFlow backend). An unbuilt model is built; otherwise nothing in
             it changes: weights, optimizer, metrics and seeds are afterwards what they were.
         x, y, sample_weight: one batch, as for `model.test_on_batch`: arrays, or lists and dictionaries of
-            arrays. All samples are taken as one batch. float64 is cast to `keras.config.floatx()`, as `fit` does.
+            arrays. float64 is cast to `keras.config.floatx()`, as `fit` does. Without `batch_size` all samples are
+            one batch. Or x alone: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator, or whatever else
+            `model.evaluate` takes, that yields batches.
         class_weight: `{class: weight}`, as for `model.fit`; not together with `sample_weight`.
         training: run the forward pass in training mode (dropout, batch statistics).
         axes: names of the axes of the predictions. Default: `batch, ..., class`, for rank 4
@@ -60,10 +66,19 @@ def explain(
             sequence for all outputs with that many classes. Default: 0, 1, 2, ...
         max_elements: arrays with more elements are kept summed over their largest axes (the part's note says
             so), which leaves `by` for the remaining axes.
+        batch_size: take the samples in batches of this size, as `model.evaluate` does, and explain the number of
+            the whole: see "Whole data sets".
+        steps: explain only this many batches; needed for data without an end.
+        verbose: 0 shows no progress bar, 1 shows one, "auto" only where the batches take longer than a few seconds.
 
     Returns:
         A `Report`. `report.reported` is what `model.test_on_batch` returned, or, with `class_weight`,
         `training=True` or a random forward pass, what `model.compute_loss` gave on the same forward pass.
+
+    Whole data sets: with `batch_size` or a data set the report explains what `model.evaluate` returns: the mean of
+    the batches' losses, each weighted by its samples. The batches are read once, one after the other, and none is
+    kept: shares along pixels, steps and classes are summed over the samples, and beside them there is one
+    share per sample (and class). `report.batches` holds the samples and the loss of each batch.
 
     Raises:
         ValueError: the model is not compiled, data and model do not fit, or Keras refuses the weights; the
@@ -71,6 +86,29 @@ def explain(
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
     checks.compiled(model)
+    options = {"class_weight": class_weight, "training": training, "axes": axes, "class_names": class_names}
+    options["max_elements"] = max_elements
+    if batch_size is None and steps is None and not epoch.is_dataset(x):
+        return _explain_batch(model, x, y, sample_weight, **options)
+    data = epoch.read(x, y, sample_weight, batch_size, steps)
+    return epoch.explain_epoch(model, data, verbose, partial(_explain_batch, model, **options), options)
+
+
+def _explain_batch(
+    model,
+    x,
+    y,
+    sample_weight,
+    *,
+    class_weight,
+    training,
+    axes,
+    class_names,
+    max_elements,
+    begin: Callable[[Traced], None] | None = None,
+) -> Report:
+    """`explain` for one batch. With `begin`, which is called with what was traced, the number reported is that of
+    `compute_loss` in it: the caller asks Keras."""
     x, y, sample_weight = checks.batch(x, y, sample_weight)
     word = "sample_weight"
     if class_weight is not None:
@@ -82,7 +120,9 @@ def explain(
         with _keras.preserved(model):
             traced = _trace_model(model, x, y, sample_weight, training, word)
         reported, source = None, "compute_loss"
-        if not training and class_weight is None:
+        if begin is not None:
+            begin(traced)
+        elif not training and class_weight is None:
             with _keras.preserved(model, traced.trace.graph):
                 reported, source = _keras.test_on_batch(model, x, y, sample_weight), "test_on_batch"
     notes = _model_notes(model, traced)

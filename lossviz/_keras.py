@@ -12,6 +12,7 @@ import functools
 import random
 import types
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -38,6 +39,7 @@ class Recorder:
         self.wants_elements = elements
         self.outputs: list[dict] = []  # name, y_true, y_pred, value, loss_weight, elements: one entry an output
         self.added: list[dict] = []  # name, kind, value: added losses and regularisers
+        self.crossentropies: list[Crossentropy] = []  # every call of one, by `recording_crossentropies`
 
 
 def layers_of(model: keras.Model) -> list[keras.layers.Layer]:
@@ -91,6 +93,8 @@ def recording_outputs(model: keras.Model, recorder: Recorder) -> Iterator[None]:
                     "value": value,
                     "loss_weight": weight,
                     "elements": elements[0] if elements else None,
+                    "loss": entry.loss,
+                    "sample_weight": sample_weight,
                 }
             )
             return value
@@ -370,3 +374,78 @@ def _same(old, new) -> bool:
     if isinstance(old, list) and isinstance(new, list):
         return len(old) == len(new) and all(a is b for a, b in zip(old, new))
     return old is new
+
+
+class Crossentropy(NamedTuple):
+    """One call of a crossentropy of Keras's backend; `owner` counts the outputs that were computed before it."""
+
+    kind: str  # "binary", "categorical" or "sparse_categorical"
+    target: object
+    output: object
+    from_logits: bool
+    owner: int
+
+
+_CROSSENTROPIES = ("binary", "categorical", "sparse_categorical")
+
+
+@contextlib.contextmanager
+def recording_crossentropies(recorder: Recorder) -> Iterator[None]:
+    """While open, every crossentropy that goes through `keras.ops`, as all of Keras's losses do, is noted."""
+
+    def noted(kind: str, original: Callable, target, output, from_logits=False, **more):
+        entry = Crossentropy(kind, target, output, bool(from_logits), len(recorder.outputs))
+        recorder.crossentropies.append(entry)
+        return original(target, output, from_logits=from_logits, **more)
+
+    with _replaced_crossentropies(noted):
+        yield
+
+
+@contextlib.contextmanager
+def crossentropies_as(from_logits: bool) -> Iterator[None]:
+    """While open, every crossentropy of Keras takes its predictions as logits, or as probabilities."""
+
+    def forced(kind: str, original: Callable, target, output, **more):
+        return original(target, output, **{**more, "from_logits": from_logits})
+
+    with _replaced_crossentropies(forced):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced_crossentropies(replacement: Callable) -> Iterator[None]:
+    names = {kind: f"{kind}_crossentropy" for kind in _CROSSENTROPIES}
+    originals = {kind: getattr(backend.nn, name) for kind, name in names.items()}
+    for kind, name in names.items():
+        setattr(backend.nn, name, functools.partial(replacement, kind, originals[kind]))
+    try:
+        yield
+    finally:
+        for kind, name in names.items():
+            setattr(backend.nn, name, originals[kind])
+
+
+def mask_of(tensor):
+    """The Keras mask of a tensor, or None."""
+    return backend.get_keras_mask(tensor)
+
+
+def flat_losses(model: keras.Model) -> list:
+    """The compiled losses in the order in which they are computed; empty before the first batch."""
+    compiled = compiled_loss(model)
+    return list(compiled._flat_losses or []) if compiled is not None else []
+
+
+@contextlib.contextmanager
+def untouched(model: keras.Model | None, graph: tf.Graph | None) -> Iterator[None]:
+    """`preserved` where there is a model; else the variables of the graph alone are put back."""
+    if model is not None:
+        with preserved(model, graph):
+            yield
+        return
+    others = traced_variables(graph) if graph is not None else []
+    try:
+        yield
+    finally:
+        put_back(others)

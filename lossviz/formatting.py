@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,7 +130,20 @@ def versions_text(report: Report) -> str:
     """Versions and batch size, for the line under the headline."""
     versions = ", ".join(f"{clean(name)} {clean(version)}" for name, version in report.versions.items())
     batch = "" if report.batch_size is None else f"batch of {report.batch_size}"
+    if report.batches:
+        batch = batches_text([samples for samples, _ in report.batches])
     return "; ".join(part for part in (versions, batch) if part)
+
+
+def batches_text(sizes: Sequence[int]) -> str:
+    """`144 samples in 5 batches of 32, the last of 16`."""
+    most, *others = dict.fromkeys(sizes)
+    batches = f"{plain(len(sizes))} batch{'es' if len(sizes) > 1 else ''}"
+    if len(others) == 1 and sizes.count(others[0]) == 1 and sizes[-1] == others[0]:
+        size = f"{plain(most)}, the last of {plain(others[0])}"
+    else:
+        size = f"{plain(min(sizes))} to {plain(max(sizes))}" if others else plain(most)
+    return f"{plain(sum(sizes))} sample{'s' if sum(sizes) > 1 else ''} in {batches} of {size}"
 
 
 def label_text(axis: str, label: Hashable) -> str:
@@ -205,7 +218,7 @@ def main_axis(term: Term) -> str | None:
     """The axis a share table is most useful along: "class", else the last one with several positions."""
     sizes: dict[str, int] = {}
     for part in term.parts:
-        for name, size in zip(part.axes, part.contributions.shape):
+        for name, size in part.sizes.items():
             sizes[name] = max(size, sizes.get(name, 0))
     several = [name for name, size in sizes.items() if size > 1]
     if "class" in several:
@@ -238,6 +251,7 @@ def finite(values: Iterable[float]) -> bool:
 
 def trouble(part: Part) -> str:
     """How many shares are NaN or infinite, and where the first one is; empty where all are finite."""
+    part = part.views[0] if part.views else part  # the samples of a whole data set
     bad = np.argwhere(~np.isfinite(part.contributions))
     if not len(bad):
         return ""

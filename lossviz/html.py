@@ -212,7 +212,7 @@ def _shape(parts: tuple[Part, ...] | list[Part]) -> str:
     texts = []
     for part in parts:
         divided = "".join(f", ÷ {f.plain(divisor)}" for divisor in f.divisors(part))
-        texts.append(f.shape_text(part.axes, part.contributions.shape) + divided)
+        texts.append(f.shape_text(part.sizes, part.sizes.values()) + divided)
     return escape("; ".join(texts))
 
 
@@ -235,11 +235,11 @@ def _part(part: Part) -> list[str]:
 
 def _shares(term: Term, report: Report, column: f.Column) -> list[str]:
     """A table of shares along each axis with several positions; the most useful axis first and unfolded."""
-    sizes = {axis: size for part in term.parts for axis, size in zip(part.axes, part.contributions.shape)}
+    sizes = {axis: size for part in term.parts for axis, size in part.sizes.items()}
     main = f.main_axis(term)
     axes = [main, *(axis for axis, size in sizes.items() if axis != main and size > 1)] if main else []
     tables = [(f"by {axis}", term.by(axis), axis == "class") for axis in axes]
-    if any(part.true_class is not None for part in term.parts):
+    if any(part.by_label() is not None for part in term.parts):
         with contextlib.suppress(ValueError):  # where the shares do not reach down to what has a class
             tables.append(("by true class", term.by_label(), True))
     out = []

@@ -367,12 +367,12 @@ def _plane(term: Term, axes: tuple[str, ...], at: dict[str, Hashable]) -> tuple[
     """Shares of all parts that have `axes` and the axes of `at`, summed to `axes`; and the labels of `axes`."""
     total, labels = None, []
     for part in term.parts:
-        if not set(axes) | set(at) <= set(part.axes):
+        if (view := part.view([*axes, *at])) is None:
             continue
-        array, names = part.contributions, list(part.axes)
+        array, names = view.contributions, list(view.axes)
         for axis, label in at.items():
             k = names.index(axis)
-            own = list(part.labels[part.axes.index(axis)])
+            own = list(view.labels[view.axes.index(axis)])
             if label not in own:
                 raise ValueError(f"at={{{axis!r}: {label!r}}}: {label!r} is not a label of axis {axis!r}: {own}.")
             array = np.take(array, own.index(label), axis=k)
@@ -381,7 +381,7 @@ def _plane(term: Term, axes: tuple[str, ...], at: dict[str, Hashable]) -> tuple[
         left = [name for name in names if name in axes]
         array = np.transpose(summed, [left.index(name) for name in axes])
         total = array if total is None else total + array
-        labels = [part.labels[part.axes.index(name)] for name in axes]
+        labels = [view.labels[view.axes.index(name)] for name in axes]
     if total is None:
         raise ValueError(f"no part of term {term.name!r} has the axes {(*axes, *at)} together.")
     return total, labels

@@ -19,6 +19,8 @@ EXACTNESS = ("exact", "ratio", "opaque")
 
 #: Key in `by()` for what has no place along the asked axis (a batch-wide ratio beside pixel values).
 UNSPLIT = "(not split)"
+#: Axis along which a whole data set keeps its shares by true class.
+TRUE_CLASS = "true class"
 
 
 class AdditivityError(AssertionError):
@@ -53,6 +55,8 @@ class Part:
     are called. `true_class`, where the targets are classes, holds the true class of each position and
     `true_class_axes` names its dimensions. `sums` holds what a ratio is made of, summed over
     everything but `axes`: its numerator and denominator, and TP, FP, FN of y_true and y_pred as they were passed.
+    `views`, of a whole data set, are the same shares along other axes: one a sample, one a true class.
+    `absolute` is the sum of absolute shares where `contributions` are sums of shares already, else None.
     """
 
     axes: tuple[str, ...]
@@ -66,14 +70,48 @@ class Part:
     class_labels: tuple[Hashable, ...] | None = None
     sums: dict[str, np.ndarray] = field(default_factory=dict)
     note: str = ""
+    views: tuple[Part, ...] = ()
+    absolute: float | None = None
 
     @property
     def contribution(self) -> float:
         return float(np.sum(self.contributions))
 
+    @property
+    def magnitude(self) -> float:
+        """Sum of the absolute values of all shares."""
+        return float(np.sum(np.abs(self.contributions))) if self.absolute is None else self.absolute
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Every axis that there are shares along, with its size: `axes`, and before them those of `views` alone."""
+        found = {}
+        for view in (*self.views, self):
+            found.update(zip(view.axes, view.contributions.shape))
+        found.pop(TRUE_CLASS, None)
+        own = {name: found.pop(name) for name in self.axes}
+        return {**found, **own}
+
+    def view(self, axes: Iterable[str]) -> Part | None:
+        """The part itself or its first view with all of these axes; None where there is none."""
+        return next((part for part in (self, *self.views) if set(axes) <= set(part.axes)), None)
+
+    def by_label(self) -> dict[Hashable, float] | None:
+        """Shares grouped by the true class of each position; None where that is not known."""
+        if (view := self.view([TRUE_CLASS])) is not None:
+            return dict(zip(view.labels[0], view.contributions.tolist()))
+        if self.true_class is None or not set(self.true_class_axes) <= set(self.axes):
+            return None
+        array = self.sum_to(self.true_class_axes)
+        names = self.class_labels or ()
+        shares = {label: float(np.sum(array[self.true_class == index])) for index, label in enumerate(names)}
+        # a class to ignore (-1, 255) has no label, but its share must not be lost
+        rest = float(np.sum(array[(self.true_class < 0) | (self.true_class >= len(names))]))
+        return {**shares, UNSPLIT: rest} if rest else shares
+
     def sum_to(self, axes: Sequence[str]) -> np.ndarray:
         """Contributions summed over every axis not in `axes`, dimensions in the order of `axes`."""
-        return _sum_to(self.contributions, self.axes, axes)
+        return sum_to(self.contributions, self.axes, axes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,26 +172,33 @@ class Term:
         axes = (axis,) if isinstance(axis, str) else tuple(axis)
         if len(set(axes)) != len(axes):
             raise ValueError(f"axis {axes} names one axis twice; name each once.")
-        known = {name for part in self.parts for name in part.axes}
+        known = {name for part in self.parts for name in part.sizes}
         if unknown := [name for name in axes if name not in known]:
             reason = "; ".join(sorted({part.note for part in self.parts if part.note}))
             raise ValueError(
                 f"axis {unknown[0]!r} is not an axis of term {self.name!r}. Its axes are "
                 f"{_named_shape(self)}." + (f" Note: {reason}." if reason else "")
             )
+        views = [part.view(axes) for part in self.parts]
+        if self.parts and not any(views):
+            together = " or ".join(sorted({str(view.axes) for part in self.parts for view in (part, *part.views)}))
+            raise ValueError(
+                f"axes {axes} of term {self.name!r} are not kept together, only {together}. Of a whole data set, "
+                "single samples are not kept position by position: explain one batch for that."
+            )
         shares: dict[Hashable, float] = {}
         rest = 0.0
-        for part in self.parts:
-            if not set(axes) <= set(part.axes):
+        for part, view in zip(self.parts, views):
+            if view is None:
                 rest += part.contribution
                 continue
-            array = part.sum_to(axes)
-            names = [part.labels[part.axes.index(name)] for name in axes]
+            array = view.sum_to(axes)
+            names = [view.labels[view.axes.index(name)] for name in axes]
             for index, share in np.ndenumerate(array):
                 label = tuple(names[k][i] for k, i in enumerate(index))
                 key = label[0] if len(axes) == 1 else label
                 shares[key] = shares.get(key, 0.0) + float(share)
-        if any(not set(axes) <= set(part.axes) for part in self.parts):
+        if None in views:
             shares[UNSPLIT] = rest
         return shares
 
@@ -166,18 +211,14 @@ class Term:
         shares: dict[Hashable, float] = {}
         rest, split = 0.0, False
         for part in self.parts:
-            usable = part.true_class is not None and set(part.true_class_axes) <= set(part.axes)
-            if not usable:
+            grouped = part.by_label()
+            if grouped is None:
                 rest += part.contribution
                 continue
             split = True
-            array = part.sum_to(part.true_class_axes)
-            names = part.class_labels or ()
-            for index, label in enumerate(names):
-                share = float(np.sum(array[part.true_class == index]))
+            rest += grouped.pop(UNSPLIT, 0.0)
+            for label, share in grouped.items():
                 shares[label] = shares.get(label, 0.0) + share
-            # a class to ignore (-1, 255) has no label, but its share must not be lost
-            rest += float(np.sum(array[(part.true_class < 0) | (part.true_class >= len(names))]))
         if not split:
             raise ValueError(
                 f"term {self.name!r} ({self.exactness}, axes {_named_shape(self)}) cannot be grouped by true class: "
@@ -196,6 +237,7 @@ class Report:
     `reported` is what Keras returned, `total` the sum of all shares, `residual` their difference. `source`
     says where `reported` comes from. `versions` names Keras, its backend and TensorFlow. `tolerance` is the
     relative rounding error allowed (of the sum of absolute shares; 1e-6 in float32). `batch_size` may be None.
+    `batches`, of a whole data set, holds (samples, loss) of each batch; else it is empty.
     """
 
     reported: float
@@ -205,6 +247,7 @@ class Report:
     tolerance: float = 1e-6
     batch_size: int | None = None
     notes: tuple[str, ...] = ()
+    batches: tuple[tuple[int, float], ...] = ()
 
     @property
     def total(self) -> float:
@@ -217,7 +260,7 @@ class Report:
     @property
     def magnitude(self) -> float:
         """Sum of the absolute values of all shares: the scale on which `residual` is judged."""
-        return float(sum(np.sum(np.abs(part.contributions)) for term in self.terms for part in term.parts))
+        return float(sum(part.magnitude for term in self.terms for part in term.parts))
 
     @property
     def adds_up(self) -> bool:
@@ -245,7 +288,7 @@ class Report:
         """As `by("class")`, grouped by the true class of each position instead of the output channel."""
         if term is not None:
             return self.term(term).by_label()
-        able = [t for t in self.terms if any(part.true_class is not None for part in t.parts)]
+        able = [t for t in self.terms if any(part.by_label() is not None for part in t.parts)]
         if len(able) > 1:
             raise ValueError(f"several terms have classes: {[t.name for t in able]}. Say which: by_label(term=...).")
         if not able:
@@ -264,7 +307,7 @@ class Report:
             raise ValueError(f"k must be 0 or more, got k={k}.")
         if term is None and axis == "batch":
             shares: dict[Hashable, float] = {}
-            able = [t for t in self.terms if any("batch" in part.axes for part in t.parts)]
+            able = [t for t in self.terms if any("batch" in part.sizes for part in t.parts)]
             if not able:
                 self._one_term(axis, term)  # raises, naming the axes there are
             for one in able:
@@ -303,6 +346,7 @@ class Report:
                 "tolerance": self.tolerance,
                 "source": self.source,
                 "batch_size": self.batch_size,
+                "batches": [list(batch) for batch in self.batches],
                 "versions": dict(self.versions),
                 "notes": list(self.notes),
                 "terms": [_term_dict(term) for term in self.terms],
@@ -331,6 +375,16 @@ class Report:
         frame["share"] = frame["contribution"] / self.total if self.total else math.nan
         return frame
 
+    def compare(self, other: Report):
+        """What moved from this report to `other`: a `Comparison`, whose differences sum to that of the losses.
+
+        Of two models on one batch, of one model before and after training, or of two versions of Keras (a report can
+        be pickled in one environment and read in another). A difference is the other's share minus this one's.
+        """
+        from lossviz.comparison import compare
+
+        return compare(self, other)
+
     def plot(self, ax=None):
         """Draw the waterfall of terms (`lossviz.plots.waterfall`); returns the matplotlib Axes."""
         from lossviz import plots
@@ -356,13 +410,15 @@ class Report:
         if name is not None:
             return self.term(name)
         axes = (axis,) if isinstance(axis, str) else tuple(axis)
-        able = [t for t in self.terms if any(set(axes) <= set(part.axes) for part in t.parts)]
+        able = [t for t in self.terms if any(part.view(axes) is not None for part in t.parts)]
         if len(able) == 1:
             return able[0]
         if able:
             raise ValueError(
                 f"several terms have axis {axis!r}: {[t.name for t in able]}. Say which: term={able[0].name!r}, ..."
             )
+        if near := [t for t in self.terms if set(axes) <= {name for part in t.parts for name in part.sizes}]:
+            return near[0]  # whose `by` says why not
         known = {t.name: _named_shape(t) for t in self.terms}
         raise ValueError(
             f"no term has axis {axis!r}. The axes are: "
@@ -372,14 +428,14 @@ class Report:
         )
 
 
-def _sum_to(array: np.ndarray, have: Sequence[str], want: Sequence[str]) -> np.ndarray:
+def sum_to(array: np.ndarray, have: Sequence[str], want: Sequence[str]) -> np.ndarray:
     summed = np.sum(array, axis=tuple(k for k, name in enumerate(have) if name not in want))
     left = [name for name in have if name in want]
     return np.transpose(summed, [left.index(name) for name in want])
 
 
 def _named_shape(term: Term) -> str:
-    shapes = (", ".join(f"{n}={s}" for n, s in zip(p.axes, p.contributions.shape)) or "none" for p in term.parts)
+    shapes = (", ".join(f"{n}={s}" for n, s in p.sizes.items()) or "none" for p in term.parts)
     return " and ".join(f"({shape})" for shape in shapes)
 
 
@@ -402,8 +458,12 @@ def _term_dict(term: Term) -> dict[str, Any]:
                 "steps": [vars(step) for step in part.steps],
                 "sums": {name: value.tolist() for name, value in part.sums.items()},
                 "by": {
-                    axis: [[label, share] for label, share in zip(part.labels[k], part.sum_to([axis]).tolist())]
-                    for k, axis in enumerate(part.axes)
+                    axis: [
+                        [label, share]
+                        for label, share in zip(view.labels[view.axes.index(axis)], view.sum_to([axis]).tolist())
+                    ]
+                    for axis in part.sizes
+                    for view in (part.view([axis]),)
                 },
             }
             for part in term.parts

@@ -47,7 +47,7 @@ def _term(term: Term, report: Report, column: f.Column, values: f.Column) -> lis
     for number, part in enumerate(term.parts, start=1):
         prefix = "│    "
         if len(term.parts) > 1:
-            title = f"part {number}, {f.shape_text(part.axes, part.contributions.shape)}"
+            title = f"part {number}, {f.shape_text(part.sizes, part.sizes.values())}"
             percent = f.percent(part.contribution, report.total)
             lines += _row("│  ", title, share=column(part.contribution), percent=percent, last=part.exactness)
             prefix = "│      "
