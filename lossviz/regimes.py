@@ -30,6 +30,7 @@ import numpy as np
 from lossviz import formatting as f
 from lossviz.report import Part, Report, Step, Term
 
+#: The names of the four regimes, the oldest first.
 REGIMES = ("keras-2.2", "keras-2.3", "tf-keras-2.10", "keras-3")
 
 #: What each is called in sentences. The last is keras-2.3 but for the weights, which it aligns as tf-keras-2.10 does.
@@ -79,6 +80,7 @@ class Reduction:
 
     @property
     def divisor(self) -> float:
+        """The product of all divisors."""
         return math.prod(self.divisors.values())
 
     def to_report(self) -> Report:
@@ -542,10 +544,12 @@ class Row:
 
     @property
     def value(self) -> float | np.ndarray | None:
+        """What this regime makes of the score array; None where it refuses."""
         return None if self.reduction is None else self.reduction.value
 
     @property
     def divisor(self) -> float | None:
+        """The product of all divisors; None where the regime refuses."""
         return None if self.reduction is None else self.reduction.divisor
 
 

@@ -75,6 +75,7 @@ class Part:
 
     @property
     def contribution(self) -> float:
+        """This part's share of the printed loss: the sum of `contributions`."""
         return float(np.sum(self.contributions))
 
     @property
@@ -132,10 +133,12 @@ class Term:
 
     @property
     def contribution(self) -> float:
+        """This term's share of the printed loss: the sum over its parts."""
         return float(sum(part.contribution for part in self.parts))
 
     @property
     def exactness(self) -> str:
+        """"exact", "ratio" or "opaque": the worst of the parts."""
         return max((part.exactness for part in self.parts), key=EXACTNESS.index, default="exact")
 
     @property
@@ -161,6 +164,7 @@ class Term:
 
     @property
     def steps(self) -> tuple[Step, ...]:
+        """The steps of all parts, one part after the other."""
         return tuple(step for part in self.parts for step in part.steps)
 
     def by(self, axis: str | Sequence[str]) -> dict[Hashable, float]:
@@ -251,10 +255,12 @@ class Report:
 
     @property
     def total(self) -> float:
+        """The sum of all shares; equal to `reported` but for rounding."""
         return float(sum(term.contribution for term in self.terms))
 
     @property
     def residual(self) -> float:
+        """What the shares leave of the number reported: `reported - total`."""
         return self.reported - self.total
 
     @property
