@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from lossviz.findings import Finding
+
 KINDS = ("output", "add_loss", "regulariser", "constant")
 EXACTNESS = ("exact", "ratio", "opaque")
 
@@ -138,7 +140,7 @@ class Term:
 
     @property
     def exactness(self) -> str:
-        """"exact", "ratio" or "opaque": the worst of the parts."""
+        """The worst of the parts: "exact", "ratio" or "opaque"."""
         return max((part.exactness for part in self.parts), key=EXACTNESS.index, default="exact")
 
     @property
@@ -241,7 +243,8 @@ class Report:
     `reported` is what Keras returned, `total` the sum of all shares, `residual` their difference. `source`
     says where `reported` comes from. `versions` names Keras, its backend and TensorFlow. `tolerance` is the
     relative rounding error allowed (of the sum of absolute shares; 1e-6 in float32). `batch_size` may be None.
-    `batches`, of a whole data set, holds (samples, loss) of each batch; else it is empty.
+    `batches`, of a whole data set, holds (samples, loss) of each batch; else it is empty. `findings` says what is
+    wrong with the loss on this data (`lossviz.lint`).
     """
 
     reported: float
@@ -252,6 +255,7 @@ class Report:
     batch_size: int | None = None
     notes: tuple[str, ...] = ()
     batches: tuple[tuple[int, float], ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def total(self) -> float:
@@ -344,7 +348,7 @@ class Report:
 
         Numbers that JSON does not know are the strings "NaN", "Infinity", "-Infinity".
         """
-        return _jsonable(
+        return jsonable(
             {
                 "total": self.total,
                 "reported": self.reported,
@@ -355,6 +359,7 @@ class Report:
                 "batches": [list(batch) for batch in self.batches],
                 "versions": dict(self.versions),
                 "notes": list(self.notes),
+                "findings": [vars(finding) for finding in self.findings],
                 "terms": [_term_dict(term) for term in self.terms],
             }
         )
@@ -477,17 +482,17 @@ def _term_dict(term: Term) -> dict[str, Any]:
     }
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _jsonable(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (str, bool, int)) or value is None:
         return value
     if isinstance(value, np.generic):
-        return _jsonable(value.item())
+        return jsonable(value.item())
     if isinstance(value, float):
         if math.isfinite(value):
             return value
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, Iterable):
-        return [_jsonable(item) for item in value]
+        return [jsonable(item) for item in value]
     return str(value)
