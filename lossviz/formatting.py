@@ -9,10 +9,14 @@ import math
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lossviz.report import UNSPLIT, Part, Report, Step, Term
+
+if TYPE_CHECKING:
+    from lossviz.comparison import Change, Comparison
 
 #: Colours of classes, in label order; they repeat. The first five are those of the book's scenes (paper, blue, red
 #: and green pen, pencil: `lossviz.examples.CLASS_COLORS`). Told apart also by colour-blind eyes; see the tests.
@@ -243,6 +247,57 @@ def share_rows(
     elif ordered:
         rows = by_size
     return rows + rest
+
+
+def source_text(report: Report) -> str:
+    """Where a report's number is from, its versions and its batch, in one line."""
+    return "; ".join(part for part in (clean(report.source), versions_text(report)) if part)
+
+
+def headline(comparison: Comparison, column: Column) -> str:
+    """`loss 0.5 → 0.25, difference -0.25 (-50.0 %)`, and the label or term that moved furthest."""
+    before, after = comparison.before.reported, comparison.after.reported
+    relative = percent(comparison.difference, abs(before))
+    text = f"loss {column(before)} → {column(after)}, difference {column(comparison.difference)}"
+    text += f" ({relative} of before)" if relative else ""
+    moves = [
+        (pair[1] - pair[0], f"{clean(change.name)}{place}")
+        for change in comparison.changes
+        for place, pair in _moves(change)
+        if math.isfinite(pair[1] - pair[0])
+    ]
+    largest = max(moves, key=lambda move: abs(move[0]), default=(0.0, ""))
+    return text + (f"; furthest moved {largest[1]}: {column(largest[0])}" if largest[0] else "")
+
+
+def _moves(change: Change) -> list[tuple[str, tuple[float, float]]]:
+    for title, pairs in moved_rows(change, limit=10**9)[:1]:
+        return [(f", {label_text(title.removeprefix('by '), label)}", pair) for label, pair in pairs]
+    return [("", change.contributions)]
+
+
+def moved_rows(change: Change, limit: int = FEW) -> list[tuple[str, list[tuple[Hashable, tuple[float, float]]]]]:
+    """Tables of a change along each axis, the most useful first: title, and rows of (label, (before, after)).
+
+    Where there are more than `limit` labels, those that moved furthest and one row "N others". A term that only one
+    report has moved as a whole: it has no tables.
+    """
+    axes = change.axes() if change.before and change.after else []
+    main = "class" if "class" in axes else axes[-1] if axes else None
+    tables = []
+    for axis in sorted(axes, key=lambda name: name != main):
+        try:
+            pairs = change.both(lambda term, axis=axis: term.by(axis))
+        except ValueError:  # no label in common
+            continue
+        rows = share_rows({label: after - before for label, (before, after) in pairs.items()}, limit)
+        shown = [(label, pairs[label]) for label, _ in rows if label in pairs]
+        if len(shown) < len(rows):
+            others = [pairs[label] for label in pairs.keys() - {label for label, _ in shown}]
+            name = next(label for label, _ in rows if label not in pairs)
+            shown.append((name, (sum(b for b, _ in others), sum(a for _, a in others))))
+        tables.append((f"by {clean(axis)}" + (", furthest moved" if len(shown) < len(pairs) else ""), shown))
+    return tables
 
 
 def finite(values: Iterable[float]) -> bool:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lossviz import formatting as f
 from lossviz.report import UNSPLIT, Part, Report, Term
+
+if TYPE_CHECKING:
+    from lossviz.comparison import Comparison
 
 #: Parts with at most this many elements show each of them.
 GRID = 64
@@ -151,6 +155,62 @@ def render(report: Report) -> str:
 def block(lines: list[str]) -> str:
     """Lines of HTML in the frame and the style of a report, for what is drawn like one."""
     return "\n".join([f'<div class="lv"><style>\n{_style()}</style>', *lines, "</div>"])
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """The comparison as one `<div class="lv">`: a table of terms, and below it one of labels for each axis."""
+    one, other = comparison.before, comparison.after
+    numbers = [number for change in comparison.changes for number in (*change.contributions, change.difference)]
+    column = f.Column.of([one.reported, other.reported, comparison.difference, *numbers])
+    span = _span([change.difference for change in comparison.changes], single=True)
+    small = abs(comparison.residual) <= f.allowed(one) + f.allowed(other)
+    residuals = (f.residual_text(one, column), f.residual_text(other, column))
+    rows = []
+    for change in comparison.changes:
+        shares = zip((change.before, change.after), change.contributions)
+        shown = ["–" if term is None else column(share) for term, share in shares]
+        kind = f"{change.kind.replace('_', ' ')}{', ' if change.note else ''}{change.note}"
+        name = f"{_safe(change.name)} <small>{_safe(kind)}</small>"
+        color = _color(change.before or change.after)
+        rows.append(_moved(name, (*shown, column(change.difference)), _bar(change.difference, span, color)))
+    whole = column(0.0 if small else comparison.residual)
+    rows.append(_moved("residual", (*residuals, whole), _EMPTY))
+    rows.append(_moved("loss", (column(one.reported), column(other.reported), column(comparison.difference)), _EMPTY))
+    lines = [
+        f'<p class="h"><b>{column(comparison.difference)}</b> difference</p>',
+        f"<p>{escape(f.headline(comparison, column))}</p>",
+        *(
+            f"<p><small>{word}: {escape(f.source_text(r))}</small></p>"
+            for word, r in (("before", one), ("after", other))
+        ),
+        *_moved_table(rows),
+    ]
+    fold = " open"
+    for change in comparison.changes:
+        for title, pairs in f.moved_rows(change):
+            inner = _span([after - before for _, (before, after) in pairs], single=True)
+            rows = [
+                _moved(
+                    _safe(label), [column(n) for n in (before, after, after - before)],
+                    _bar(after - before, inner, _color(change.before)),
+                )
+                for label, (before, after) in pairs
+            ]  # fmt: skip
+            title = f"{_safe(change.name)}, {escape(title)}"
+            lines += [f"<details{fold}><summary>{title}</summary>", *_moved_table(rows), "</details>"]
+            fold = ""
+    return block(lines)
+
+
+def _moved_table(rows: list[str]) -> list[str]:
+    head = " ".join(f"<th scope=col>{word}</th>" for word in ("before", "after", "difference"))
+    start = '<div class="o"><table><thead><tr><td></td> '
+    return [f"{start}{head}<td></td></tr></thead><tbody>", *rows, "</tbody></table></div>"]
+
+
+def _moved(name: str, numbers: Iterable[str], bar: str) -> str:
+    cells = " ".join(f"<td>{number}</td>" for number in numbers)
+    return f"<tr><th scope=row>{name}</th> {cells} <td>{bar}</td></tr>"
 
 
 def _term(term: Term, report: Report, column: f.Column, values: f.Column, bar: str, fold: str) -> list[str]:

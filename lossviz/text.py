@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 import textwrap
 import unicodedata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from lossviz import formatting as f
 from lossviz.report import Part, Report, Term
+
+if TYPE_CHECKING:
+    from lossviz.comparison import Comparison
 
 WIDTH = 76
 NAME, SHARE, PERCENT = 40, 12, 9
@@ -137,3 +142,45 @@ def _columns(text: str) -> int:
     """How many columns a terminal gives `text`: two for wide characters, none for combining ones."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.combining(c) > 0 or c in "\u200d\ufe0f" for c in text)
+
+
+# -- comparisons ------------------------------------------------------------------------------------------
+
+_ROOM, _NUMBER = 34, 14
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """The comparison as a table: one row a term with its shares before and after, and how far it moved."""
+    one, other = comparison.before, comparison.after
+    numbers = [number for change in comparison.changes for number in (*change.contributions, change.difference)]
+    column = f.Column.of([one.reported, other.reported, comparison.difference, *numbers])
+    lines = _wrap(f.headline(comparison, column), "", 4)
+    for word, report in (("before", one), ("after", other)):
+        lines += _wrap(f"{word}: {f.source_text(report)}", "", 4)
+    lines += ["", *_moved("", "term", ("before", "after", "difference"))]
+    for change in comparison.changes:
+        name = f"{f.clean(change.name)} ({f.clean(change.kind).replace('_', ' ')})"
+        before, after = change.contributions
+        shown = ("–" if term is None else column(n) for term, n in ((change.before, before), (change.after, after)))
+        lines += _moved("├─ ", name, (*shown, column(change.difference)))
+        lines += _wrap(change.note, "│    ", 4) if change.note else []
+        for title, rows in f.moved_rows(change)[:1]:
+            lines += _wrap(title, "│    ", 4)
+            for label, (start, end) in rows:
+                lines += _moved("│      ", f.clean(label), (column(start), column(end), column(end - start)))
+        lines.append("│")
+    residuals = (f.residual_text(one, column), f.residual_text(other, column))
+    small = abs(comparison.residual) <= f.allowed(one) + f.allowed(other)
+    lines += _moved("├─ ", "residual", (*residuals, column(0.0 if small else comparison.residual)))
+    lines += _moved("└─ ", "loss", (column(one.reported), column(other.reported), column(comparison.difference)))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _moved(prefix: str, name: str, numbers: Iterable[str]) -> list[str]:
+    row = "".join(f"{number:>{_NUMBER}}" for number in numbers)
+    gap = _ROOM - len(prefix) - _columns(name)
+    if gap >= 0:
+        return [prefix + name + " " * gap + row]
+    follow = prefix.replace("├─", "│ ").replace("└─", "  ")
+    first, *more = _fold(name, WIDTH - len(prefix) - 2)
+    return [prefix + first, *(follow + "  " + piece for piece in more), follow + " " * (_ROOM - len(follow)) + row]
