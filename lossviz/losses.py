@@ -21,6 +21,7 @@ What they have in common:
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
@@ -184,8 +185,8 @@ class _SegmentationLoss(_ConfiguredLoss):
         _inputs.unit_interval("y_true", y_true, "targets are one-hot or 0 and 1, one channel a class.")
         ignored = None
         if self.ignore_false_negatives:
-            chosen = ops.stack([y_true[..., c] for c in self.ignore_false_negatives], axis=-1)
-            ignored = ops.max(chosen, axis=-1, keepdims=True) > 0.5
+            chosen = [y_true[..., c : c + 1] > 0.5 for c in self.ignore_false_negatives]
+            ignored = functools.reduce(ops.logical_or, chosen)
             y_pred = ops.where(ignored, 1.0, y_pred)
         if not self.from_logits:
             why = "from_logits=False announces probabilities. For raw scores pass from_logits=True."
@@ -264,14 +265,14 @@ class SegmentationCrossentropy(_SegmentationLoss):
         else:
             total = ops.sum(y_pred, axis=-1, keepdims=True)
             log_p = _log(y_pred / ops.maximum(total, keras.config.epsilon()))
-        values = -y_true * log_p
+        values = y_true * -log_p
         if self.gamma:
             values = values * _power(-ops.expm1(log_p), self.gamma)
-        values = self._weighted(values)
-        if ignored is not None:
-            values = ops.where(ignored, 0.0, values)
-        values = ops.sum(values, axis=-1)
-        if ignored is not None and self.divisor == "counted":
+        values = ops.sum(self._weighted(values), axis=-1)
+        if ignored is None:
+            return values
+        values = ops.where(ignored[..., 0], 0.0, values)
+        if self.divisor == "counted":
             counted = ops.sum(ops.cast(ops.logical_not(ignored), "int32"))
             values = values * _quotient(ops.cast(ops.size(values), values.dtype), ops.cast(counted, values.dtype))
         return values
