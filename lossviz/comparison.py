@@ -35,6 +35,7 @@ class Change:
 
     @property
     def difference(self) -> float:
+        """How much the contribution grew: that of the other report minus that of this one."""
         before, after = self.contributions
         return after - before
 
@@ -80,10 +81,12 @@ class Comparison:
 
     @property
     def difference(self) -> float:
+        """How much the loss grew."""
         return self.after.reported - self.before.reported
 
     @property
     def residual(self) -> float:
+        """What the differences of the terms leave of `difference`: the residuals of the two reports."""
         return self.after.residual - self.before.residual
 
     def term(self, name: str) -> Change:
