@@ -37,6 +37,7 @@ METADATA = {
 def normalise(notebook: nbformat.NotebookNode) -> None:
     """Everything that differs between two runs or two editors goes: ids, outputs, counts, foreign metadata."""
     notebook.nbformat, notebook.nbformat_minor = 4, 5
+    notebook.metadata = nbformat.from_dict(METADATA)
     install_cell.put_into(notebook)
     for position, cell in enumerate(notebook.cells):
         cell.id = f"c{position:02d}"
@@ -86,7 +87,7 @@ def run(path: Path) -> str:
     except CellExecutionError as error:
         return str(error)
     seconds = time.perf_counter() - started
-    # anew: an editor and the kernel have added their own
+    # anew: the kernel has added its own
     notebook.metadata = nbformat.from_dict({**METADATA, "lossviz": {"seconds": run_time(seconds, stored)}})
     # This process has had one child, the kernel, so the largest child is that one (in bytes on a Mac).
     megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
