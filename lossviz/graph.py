@@ -95,17 +95,27 @@ class Trace:
         Nothing else of the graph runs. A variable that is moved and then read (a layer's counter, a seed of which
         two numbers are drawn) is put back afterwards.
         """
+        return self.runner(fetches, feeds)(values)
+
+    def runner(
+        self, fetches: Sequence[tf.Tensor], feeds: Sequence[tf.Tensor]
+    ) -> Callable[[Sequence], list[np.ndarray]]:
+        """`run` as a function of the values alone, for several runs of the same part of the graph."""
         unique = {tensor.ref(): tensor for tensor in fetches}
         pruned = self.function.prune(list(feeds), list(unique.values()))
-        arguments = [tf.convert_to_tensor(v, dtype=t.dtype) for v, t in zip(values, feeds, strict=True)]
         moves = any(operation.type.startswith("Assign") for operation in pruned.graph.get_operations())
-        before = variables(self.graph) if moves else []
-        try:
-            results = pruned(*arguments)
-        finally:
-            put_back(before)
-        found = {ref: result.numpy() for ref, result in zip(unique, results, strict=True)}
-        return [found[tensor.ref()] for tensor in fetches]
+
+        def run(values: Sequence) -> list[np.ndarray]:
+            arguments = [tf.convert_to_tensor(v, dtype=t.dtype) for v, t in zip(values, feeds, strict=True)]
+            before = variables(self.graph) if moves else []
+            try:
+                results = pruned(*arguments)
+            finally:
+                put_back(before)
+            found = {ref: result.numpy() for ref, result in zip(unique, results, strict=True)}
+            return [found[tensor.ref()] for tensor in fetches]
+
+        return run
 
 
 def trace(function: Callable, specs: Sequence[tf.TensorSpec]) -> Trace:
