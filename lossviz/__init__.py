@@ -2,10 +2,12 @@
 
 explain          Explain the loss of a compiled Keras model on one batch; returns a Report.
 explain_loss     Explain one loss function on two arrays, without a model; returns a Report.
+find_nonfinite   Find where a NaN or an infinity enters the loss of a batch, or its gradient; returns a NonFinite.
 Report           The explanation: total, terms, shares along every axis; prints, plots, and checks itself.
 Term             One summand of the loss: an output, an added loss, a regulariser or a constant.
 Part             The element losses that reach a term by one road, and the share of each in the total.
 Step             One operation on that road: what was averaged, summed, multiplied or divided, and by what.
+NonFinite        The place: step, term, layer, operation, first index, cause and a way out; false where all is finite.
 AdditivityError  Raised by Report.check() when the shares do not add up to what Keras reports.
 plots            Figures of a report: the cascade of shapes, heat maps per axis, waterfalls. Needs Matplotlib.
 regimes          The four ways in which Keras versions made one number of the same tensors, in plain NumPy.
@@ -22,12 +24,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lossviz import examples, layers, losses, plots, regimes
     from lossviz._explain import explain, explain_loss
+    from lossviz.nonfinite import NonFinite, find_nonfinite
     from lossviz.report import AdditivityError, Part, Report, Step, Term
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AdditivityError",
+    "NonFinite",
     "Part",
     "Report",
     "Step",
@@ -35,6 +39,7 @@ __all__ = [
     "examples",
     "explain",
     "explain_loss",
+    "find_nonfinite",
     "layers",
     "losses",
     "plots",
@@ -44,6 +49,7 @@ __all__ = [
 _HOME = {
     "explain": "_explain",
     "explain_loss": "_explain",
+    **dict.fromkeys(("NonFinite", "find_nonfinite"), "nonfinite"),
     **dict.fromkeys(("AdditivityError", "Part", "Report", "Step", "Term"), "report"),
 }
 
