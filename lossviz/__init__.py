@@ -2,6 +2,7 @@
 
 explain          Explain the loss of a compiled Keras model on one batch; returns a Report.
 explain_loss     Explain one loss function on two arrays, without a model; returns a Report.
+LossParts        Keras callback: data loss, regularisation, added losses, outputs and classes, live in fit.
 find_nonfinite   Find where a NaN or an infinity enters the loss of a batch, or its gradient; returns a NonFinite.
 Report           The explanation: total, terms, shares along every axis; prints, plots, and checks itself.
 Term             One summand of the loss: an output, an added loss, a regulariser or a constant.
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lossviz import examples, layers, losses, plots, regimes
     from lossviz._explain import explain, explain_loss
+    from lossviz.callbacks import LossParts
     from lossviz.nonfinite import NonFinite, find_nonfinite
     from lossviz.report import AdditivityError, Part, Report, Step, Term
 
@@ -31,6 +33,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdditivityError",
+    "LossParts",
     "NonFinite",
     "Part",
     "Report",
@@ -47,6 +50,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "LossParts": "callbacks",
     "explain": "_explain",
     "explain_loss": "_explain",
     **dict.fromkeys(("NonFinite", "find_nonfinite"), "nonfinite"),
