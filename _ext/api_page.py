@@ -1,15 +1,13 @@
 """Sphinx extension: the page book/api, written from the docstrings of lossviz.
 
 The sources are parsed, never imported, since the book is built without TensorFlow. The order is that of the list in
-the docstring of lossviz/__init__.py. Every public name without a docstring is a warning, and so an error of the build.
+the docstring of lossviz/__init__.py.
 """
 
 import ast
 import inspect
 import re
 from pathlib import Path
-
-from sphinx.util import logging
 
 PACKAGE = Path(__file__).parent.parent / "lossviz"
 PAGE, PLACE = "book/api", "<!-- generated from the docstrings -->"
@@ -236,10 +234,7 @@ def order(names: list[str]) -> list[str]:
 def fill(app, docname: str, source: list[str]) -> None:
     if docname != PAGE:
         return
-    writer = Writer()
-    source[0] = source[0].replace(PLACE, "\n".join(writer.lines))
-    for name in writer.bare:
-        logging.getLogger(__name__).warning("%s has no docstring", name, location=docname)
+    source[0] = source[0].replace(PLACE, "\n".join(Writer().lines))
     for file in PACKAGE.glob("*.py"):
         app.env.note_dependency(str(file))
 
