@@ -3,11 +3,14 @@
 explain          Explain the loss of a compiled Keras model on one batch; returns a Report.
 explain_loss     Explain one loss function on two arrays, without a model; returns a Report.
 LossParts        Keras callback: data loss, regularisation, added losses, outputs and classes, live in fit.
+lint             Say what is wrong with a loss on this data; returns Findings, none for a sound model.
 find_nonfinite   Find where a NaN or an infinity enters the loss of a batch, or its gradient; returns a NonFinite.
 Report           The explanation: total, terms, shares along every axis; prints, plots, and checks itself.
 Term             One summand of the loss: an output, an added loss, a regulariser or a constant.
 Part             The element losses that reach a term by one road, and the share of each in the total.
 Step             One operation on that road: what was averaged, summed, multiplied or divided, and by what.
+Finding          One fault: its rule, its place, a sentence with the numbers, and the way out.
+Comparison       What moved between two reports, term by term; report.compare(other) returns it.
 NonFinite        The place: step, term, layer, operation, first index, cause and a way out; false where all is finite.
 AdditivityError  Raised by Report.check() when the shares do not add up to what Keras reports.
 plots            Figures of a report: the cascade of shapes, heat maps per axis, waterfalls. Needs Matplotlib.
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from lossviz import examples, layers, losses, plots, regimes
     from lossviz._explain import explain, explain_loss
     from lossviz.callbacks import LossParts
+    from lossviz.comparison import Comparison
+    from lossviz.findings import Finding, lint
     from lossviz.nonfinite import NonFinite, find_nonfinite
     from lossviz.report import AdditivityError, Part, Report, Step, Term
 
@@ -33,6 +38,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdditivityError",
+    "Comparison",
+    "Finding",
     "LossParts",
     "NonFinite",
     "Part",
@@ -44,16 +51,19 @@ __all__ = [
     "explain_loss",
     "find_nonfinite",
     "layers",
+    "lint",
     "losses",
     "plots",
     "regimes",
 ]
 
 _HOME = {
+    "Comparison": "comparison",
     "LossParts": "callbacks",
     "explain": "_explain",
     "explain_loss": "_explain",
     **dict.fromkeys(("NonFinite", "find_nonfinite"), "nonfinite"),
+    **dict.fromkeys(("Finding", "lint"), "findings"),
     **dict.fromkeys(("AdditivityError", "Part", "Report", "Step", "Term"), "report"),
 }
 

@@ -20,7 +20,7 @@ checks.backend()
 
 import tensorflow as tf  # noqa: E402
 
-from lossviz import _keras, epoch, graph  # noqa: E402
+from lossviz import _keras, epoch, evidence, graph, rules  # noqa: E402
 from lossviz.decompose import Traced, decompose  # noqa: E402
 from lossviz.labels import first_nonfinite  # noqa: E402
 from lossviz.report import Report  # noqa: E402
@@ -106,6 +106,7 @@ def _explain_batch(
     class_names,
     max_elements,
     begin: Callable[[Traced], None] | None = None,
+    batches_of: int | None = None,
 ) -> Report:
     """`explain` for one batch. With `begin`, which is called with what was traced, the number reported is that of
     `compute_loss` in it: the caller asks Keras."""
@@ -124,13 +125,17 @@ def _explain_batch(
             begin(traced)
         elif not training and class_weight is None:
             with _keras.preserved(model, traced.trace.graph):
-                reported, source = _keras.test_on_batch(model, x, y, sample_weight), "test_on_batch"
+                reported = _keras.test_on_batch(model, x, y, sample_weight)
+                source = "test_on_batch" if type(model).test_step is _keras.plain_test_step() else "evaluate"
     notes = _model_notes(model, traced)
     if reported is None or graph.is_random(traced.root):
         reported, source = traced.run([traced.root])[0], "compute_loss"
     named, labels = checks.names(traced.prediction_names, traced.predictions, axes, class_names)
-    report = _report(traced, reported, source, notes, named, labels, max_elements)
-    if source == "test_on_batch" and not report.adds_up:  # Keras may still run what it traced before a change
+    about = {"model": model, "x": x, "y": y, "class_weight": class_weight, "batches_of": batches_of}
+    report = _report(traced, reported, source, notes, named, labels, max_elements, about)
+    if (
+        source != "compute_loss" and begin is None and not report.adds_up
+    ):  # Keras may still run what it traced before a change
         with _keras.preserved(model, traced.trace.graph), _quiet.retracing():
             reported = _keras.test_on_batch(model, x, y, sample_weight, anew=True)
         report = dataclasses.replace(report, reported=reported)
@@ -178,16 +183,17 @@ def explain_loss(
     return _report(traced, reported, "the loss itself", [], named, labels, max_elements)
 
 
-def _report(traced: Traced, reported, source, notes, named, labels, max_elements) -> Report:
+def _report(traced: Traced, reported, source, notes, named, labels, max_elements, about: dict | None = None) -> Report:
     graph.expand_fused(traced.trace.graph, traced.root)
-    terms = write_terms(decompose(traced), named, labels, max_elements)
+    decomposition = decompose(traced)
+    terms = write_terms(decomposition, named, labels, max_elements)
     for words, placeholders in traced.inputs.items():
         for placeholder in placeholders:
             if (where := first_nonfinite(traced.value_of(placeholder))) is not None:
                 notes.append(f"{words} holds a value that is not finite, first at index {where}")
     computed = [entry["value"] for entry in (*traced.recorder.outputs, *traced.recorder.added)]
     dtypes = {tensor.dtype.name for tensor in (traced.root, *computed)}
-    return Report(
+    report = Report(
         reported=float(reported),
         terms=terms,
         source=source,
@@ -196,13 +202,21 @@ def _report(traced: Traced, reported, source, notes, named, labels, max_elements
         batch_size=traced.batch_size,
         notes=tuple(notes),
     )
+    findings = rules.check(evidence.of_trace(decomposition, report, **(about or {})))
+    return dataclasses.replace(report, findings=findings)
 
 
 def _trace(structure: list, compute: Callable, **known) -> Traced:
     """Trace `compute(*structure)` with placeholders for the arrays of the nested list `structure`."""
     leaves = [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
     specs = [tf.TensorSpec(leaf.shape, tf.as_dtype(leaf.dtype)) for leaf in leaves]
-    found = {"recorder": _keras.Recorder(), "predictions": [], "prediction_names": [], "inputs": {}, "forward": set()}
+    found = {
+        "recorder": _keras.Recorder(elements=True),
+        "predictions": [],
+        "prediction_names": [],
+        "inputs": {},
+        "forward": set(),
+    }
 
     def traced(*placeholders: tf.Tensor) -> tf.Tensor:
         waiting = iter(placeholders)
@@ -238,6 +252,7 @@ def _trace_model(model, x, y, sample_weight, training: bool, weight_word: str) -
         with (
             _keras.recording_added(model, recorder, activity),
             _keras.recording_outputs(model, recorder),
+            _keras.recording_crossentropies(recorder),
         ):
             loss = model.compute_loss(**arguments)
         found["prediction_names"] = _prediction_names(model, recorder, found["predictions"])
@@ -251,8 +266,15 @@ def _trace_model(model, x, y, sample_weight, training: bool, weight_word: str) -
 
 def _trace_loss(loss, y_true, y_pred, sample_weight, mask) -> Traced:
     def compute(found, y_true, y_pred, sample_weight, mask):
-        value = tf.identity(_call_loss(loss, y_true, y_pred, sample_weight, mask))
+        with _keras.recording_loss(loss, found["recorder"]) as elements:
+            value = tf.identity(_call_loss(loss, y_true, y_pred, sample_weight, mask))
         entry = {"name": loss.name, "y_true": y_true, "y_pred": y_pred, "value": value, "loss_weight": 1.0}
+        entry |= {
+            "loss": loss,
+            "sample_weight": sample_weight,
+            "mask": mask,
+            "elements": elements[0] if elements else None,
+        }
         found["recorder"].outputs.append(entry)
         found["predictions"], found["prediction_names"] = [y_pred], [loss.name]
         words = (("y_true", y_true), ("sample_weight", sample_weight), ("mask", mask))

@@ -330,6 +330,9 @@ def _without_slots(optimizer) -> Iterator[None]:
 def test_on_batch(model: keras.Model, x, y, sample_weight, *, anew: bool = False) -> float | None:
     """The "loss" that `model.test_on_batch` returns; None where it returns none by that name.
 
+    Of a model with a `test_step` of its own, what `evaluate` returns of one batch: such a step may unpack `x, y = data`,
+    which fails on the `(x, y, None)` of `test_on_batch`.
+
     It runs a function of our own, so that the one that the model may have traced before stays as it was; ours
     is kept with the model as long as nothing changes that Keras bakes into it, or until it is asked for `anew`.
     """
@@ -343,7 +346,12 @@ def test_on_batch(model: keras.Model, x, y, sample_weight, *, anew: bool = False
     kept = vars(model).get(_KEPT)
     same = kept is not None and not anew and all(_same(old, new) for old, new in zip(kept.baked, baked, strict=True))
     model.test_function = kept.function if same else None
-    logs = model.test_on_batch(x, y, sample_weight=sample_weight, return_dict=True)
+    if type(model).test_step is plain_test_step():
+        logs = model.test_on_batch(x, y, sample_weight=sample_weight, return_dict=True)
+    else:
+        model.make_test_function()
+        model.reset_metrics()
+        logs = model.test_function(iter([keras.utils.pack_x_y_sample_weight(x, y, sample_weight)]))
     vars(model)[_KEPT] = types.SimpleNamespace(baked=baked, function=model.test_function)
     return logs.get("loss")
 
@@ -361,7 +369,7 @@ def evaluation(model: keras.Model, graph: tf.Graph) -> Iterator[Callable]:
         model.reset_metrics()
 
         def run(x, y, sample_weight) -> float | None:
-            loss = function(iter([(x, y, sample_weight)])).get("loss")
+            loss = function(iter([keras.utils.pack_x_y_sample_weight(x, y, sample_weight)])).get("loss")
             return None if loss is None else float(loss)
 
         yield run
@@ -400,6 +408,13 @@ def recording_crossentropies(recorder: Recorder) -> Iterator[None]:
 
     with _replaced_crossentropies(noted):
         yield
+
+
+@contextlib.contextmanager
+def recording_loss(loss: keras.losses.Loss, recorder: Recorder) -> Iterator[list]:
+    """While open, its crossentropies are noted, and the yielded list collects what the loss gives before weights."""
+    with _recording_elements(loss, recorder) as elements, recording_crossentropies(recorder):
+        yield elements
 
 
 @contextlib.contextmanager

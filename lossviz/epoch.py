@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lossviz import _keras, _quiet, checks, graph
+from lossviz import _keras, _quiet, checks, findings, graph
 from lossviz import formatting as f
 from lossviz.labels import NO_CLASS
 from lossviz.report import EXACTNESS, TRUE_CLASS, UNSPLIT, Part, Report, Step, Term, sum_to
@@ -90,7 +90,11 @@ def explain_epoch(model: keras.Model, data: Data, verbose: str | int, explain_ba
         for raw in data.batches:
             with _where(model, raw, sums[True].samples):
                 batch = checks.batch(*raw)
-                report = explain_batch(*batch, begin=begin)
+                try:
+                    report = explain_batch(*batch, begin=begin)
+                except tf.errors.OpError:
+                    with checks.model_errors(model, *batch):
+                        raise
                 with checks.model_errors(model, *batch), _quiet.retracing():
                     reported = evaluate(*batch)
             for one in sums.values():
@@ -164,7 +168,8 @@ class _Progress:
     def __call__(self, seen: int, loss: float | None) -> None:
         self.seen, self.loss = seen, [] if loss is None else [("loss", loss)]
         self.bar.stateful_metrics = {"loss"}
-        if time.monotonic() - self.start >= self.patience:
+        late = time.monotonic() - self.start >= self.patience and (seen != self.bar.target or self.patience == 0)
+        if late or self.shown:
             self.bar.update(seen, self.loss, finalize=seen == self.bar.target)
             self.shown = True
 
@@ -188,6 +193,7 @@ class _Sums:
         self.batches: list[tuple[int, float]] = []
         self.terms: dict[tuple[str, str], _TermSum] = {}
         self.notes = _Notes()
+        self.findings: tuple[findings.Finding, ...] = ()
         self.samples = 0
         self.tolerance = 0.0
 
@@ -198,6 +204,7 @@ class _Sums:
             found = self.terms.setdefault((term.name, term.kind), _TermSum(term))
             found.add(term, place, self)
         self.notes.add(report.notes, place)
+        self.findings = findings.union((*self.findings, *report.findings))
         self.batches.append((samples, report.reported))
         self.samples += samples
         self.tolerance = max(self.tolerance, report.tolerance)
@@ -220,6 +227,7 @@ class _Sums:
             batch_size=self.batches[0][0],
             notes=self.notes.result(self),
             batches=tuple(self.batches),
+            findings=self.findings,
         )
 
     def last_step(self, same: bool) -> Step | None:
@@ -349,7 +357,7 @@ class _PartSum:
             exactness=self.exactness,
             steps=(*self.first.steps, *([] if last is None else [last])),
             labels=labels,
-            sums=self.sums,
+            sums={name: np.asarray(value) for name, value in self.sums.items()},
             note="; ".join((*self.notes.result(sums), *padded)),
             views=tuple(views),
             absolute=self.absolute / total,

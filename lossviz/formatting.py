@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lossviz.findings import Finding
 from lossviz.report import UNSPLIT, Part, Report, Step, Term
 
 if TYPE_CHECKING:
@@ -148,6 +149,12 @@ def batches_text(sizes: Sequence[int]) -> str:
     else:
         size = f"{plain(min(sizes))} to {plain(max(sizes))}" if others else plain(most)
     return f"{plain(sum(sizes))} sample{'s' if sum(sizes) > 1 else ''} in {batches} of {size}"
+
+
+def finding_title(finding: Finding) -> str:
+    """`Finding weights-axis in dense (Keras 3.0 and newer)`."""
+    versions = f" ({clean(finding.versions)})" if finding.versions else ""
+    return f"Finding {clean(finding.rule)} in {clean(finding.where)}{versions}"
 
 
 def label_text(axis: str, label: Hashable) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lossviz import formatting as f
+from lossviz.findings import Finding
 from lossviz.report import UNSPLIT, Part, Report, Term
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ column-gap:.6em;align-items:center;padding:.35em 0;list-style:none}
 .lv ol{margin:.2em 0 .6em;padding-left:1.4em;color:inherit}
 .lv li{margin:0}
 .lv .o{overflow-x:auto}
+.lv .f{border-left:3px solid var(--warn);margin-top:.5em;padding:.3em .7em}
 .lv table{border-collapse:collapse;border:0;margin:.2em 0 .6em;width:auto;display:table;font-size:.93em}
 .lv caption{text-align:left;color:var(--quiet);padding:0;caption-side:top;font-size:.93em}
 .lv tr,.lv td,.lv th{background:none;color:var(--ink);border:0;padding:.1em .7em .1em 0;text-align:right;\
@@ -147,9 +149,18 @@ def render(report: Report) -> str:
         f' <span class="p">{f.percent(report.total, report.total)}</span>'
         f" {_bar(report.total, span, 'var(--ink)')}</div>",
         *(f'<p class="w">note: {_safe(note)}</p>' for note in report.notes),
+        *(line for finding in report.findings for line in _finding(finding)),
         "</div>",
     ]
     return "\n".join(out)
+
+
+def _finding(finding: Finding) -> list[str]:
+    return [
+        f'<div class="t f"><p class="w"><b>{escape(f.finding_title(finding))}</b></p>',
+        f"<p>{_safe(finding.sentence)}</p>",
+        f"<p><b>Fix:</b> {_safe(finding.fix)}</p></div>",
+    ]
 
 
 def block(lines: list[str]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lossviz import formatting as f
+from lossviz.findings import Finding
 from lossviz.report import Part, Report, Term
 
 if TYPE_CHECKING:
@@ -39,7 +40,18 @@ def render(report: Report, *, digits: int = 5) -> str:
     lines += _row("└─ ", "loss", share=column(report.reported), percent=f.percent(report.total, report.total))
     for note in report.notes:
         lines += _wrap(f"note: {f.clean(note)}", "", 6)
+    for finding in report.findings:
+        lines += _finding(finding)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _finding(finding: Finding) -> list[str]:
+    return [
+        "",
+        *_wrap(f.finding_title(finding), "", 4),
+        *_wrap(f.clean(finding.sentence), "  ", 0),
+        *_wrap(f"Fix: {f.clean(finding.fix)}", "  ", 5),
+    ]
 
 
 def _term(term: Term, report: Report, column: f.Column, values: f.Column) -> list[str]:

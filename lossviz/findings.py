@@ -1,0 +1,113 @@
+"""Findings: what is wrong with a loss on this data, in one sentence with its numbers, and the way out.
+
+The rules themselves are in `rules`, what they look at in `evidence`. This module knows nothing of TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault: `rule` is its stable name, `where` the output, layer or weight it was found at.
+
+    `sentence` says what is wrong on this data, with the numbers, and `fix` what to do about it. `page` is the page
+    of the book that explains it. `since` and `until` are the first and the last version of Keras that behave so,
+    as far as they are known: empty where the rule does not depend on the version, or where the newest version that
+    was tried still does.
+    """
+
+    rule: str
+    where: str
+    sentence: str
+    fix: str
+    page: str = ""
+    since: str = ""
+    until: str = ""
+
+    @property
+    def versions(self) -> str:
+        """`Keras 3.5 and newer`, or empty."""
+        if self.since and self.until:
+            return f"Keras {self.since} to {self.until}"
+        if self.until:
+            return f"Keras {self.until} and older"
+        return f"Keras {self.since} and newer" if self.since else ""
+
+    def __str__(self) -> str:
+        versions = f" ({self.versions})" if self.versions else ""
+        return f"{self.rule}: {self.where}: {self.sentence}{versions}\nFix: {self.fix}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule: `check` looks at the evidence and yields `(where, sentence, fix)` for each fault it sees."""
+
+    name: str
+    summary: str
+    page: str
+    check: Callable[[Any], Iterator[tuple[str, str, str]]]
+    since: str = ""
+    until: str = ""
+
+    def findings(self, case: Any) -> Iterator[Finding]:
+        for where, sentence, fix in self.check(case):
+            yield Finding(self.name, where, sentence, fix, self.page, self.since, self.until)
+
+
+#: Every rule by its name, in the order in which findings are listed.
+RULES: dict[str, Rule] = {}
+
+
+def rule(name: str, page: str, *, since: str = "", until: str = "") -> Callable:
+    """Register the decorated function as a rule; the first line of its docstring says what it is about."""
+
+    def register(check: Callable) -> Callable:
+        RULES[name] = Rule(name, check.__doc__.splitlines()[0], page, check, since, until)
+        return check
+
+    return register
+
+
+def union(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Each fault once: of several findings of one rule at one place, as several batches give them, the first."""
+    found: dict[tuple[str, str], Finding] = {}
+    for finding in findings:
+        found.setdefault((finding.rule, finding.where), finding)
+    order = list(RULES)
+    return tuple(sorted(found.values(), key=lambda finding: order.index(finding.rule) if finding.rule in order else 0))
+
+
+def lint(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    class_weight: Mapping[int, float] | None = None,
+    training: bool = False,
+    batch_size: int | None = 32,
+) -> tuple[Finding, ...]:
+    """What is wrong with the loss of this model on this data; an empty tuple where nothing is.
+
+    Args:
+        model, x, y, sample_weight, class_weight, training: as for `lossviz.explain`; all samples are taken as one
+            batch. Nothing in the model changes.
+        batch_size: the batches that `fit` and `evaluate` would make of these samples, for the one rule that looks
+            at more than one batch ("short-last-batch"). Default: 32, as theirs. None: one batch.
+
+    Returns:
+        `Finding`s, the costliest first. Where Keras refuses the data for a reason that a rule knows (a class weight
+        on several outputs, labels out of range), the finding says so, and nothing is raised. A model that is
+        distributed over several replicas is checked without its graph, by fewer rules.
+
+    Raises:
+        ValueError: the model is not compiled, or Keras refuses the data for another reason; as `lossviz.explain`.
+        RuntimeError: Keras runs on another backend than TensorFlow.
+    """
+    from lossviz import _lint
+
+    return _lint.lint(model, x, y, sample_weight, class_weight, training, batch_size)
