@@ -330,7 +330,7 @@ def _without_slots(optimizer) -> Iterator[None]:
 def test_on_batch(model: keras.Model, x, y, sample_weight, *, anew: bool = False) -> float | None:
     """The "loss" that `model.test_on_batch` returns; None where it returns none by that name.
 
-    Of a model with a `test_step` of its own, what `evaluate` returns of one batch: such a step may unpack `x, y = data`,
+    Of a model with a `test_step` of its own, what `evaluate` returns of one batch: such a step may say `x, y = data`,
     which fails on the `(x, y, None)` of `test_on_batch`.
 
     It runs a function of our own, so that the one that the model may have traced before stays as it was; ours

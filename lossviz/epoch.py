@@ -139,6 +139,10 @@ def _count(x: Any) -> float | None:
 
 def _unpacked(x: Iterable, steps: int | None) -> Iterator[tuple]:
     for k, batch in enumerate(x, start=1):
+        if isinstance(batch, (tuple, list)) and not 1 <= len(batch) <= 3:
+            raise ValueError(
+                f"x yields a {type(batch).__name__} of {len(batch)} entries; (x, y) and (x, y, sample_weight) are known."
+            )
         yield keras.utils.unpack_x_y_sample_weight(batch)
         if k == steps:
             return
