@@ -44,7 +44,7 @@ class Made:
 
 def call(made: Made) -> str:
     """The operation on its numbers: "Log(0) = -inf", "0 / 0 = NaN"; only its name where it has no single numbers."""
-    if made.operation in LOOPS or not made.operands or any(operand is None for operand in made.operands):
+    if made.operation in LOOPS | BRANCHES or not made.operands or any(operand is None for operand in made.operands):
         return made.operation
     numbers = [number(operand) for operand in made.operands]
     if made.operation in _NAMES and len(numbers) == 2:
@@ -117,6 +117,11 @@ def of_gradient(made: Made, incoming: float | None) -> tuple[str, str]:
     """Cause and way out where the value is finite, and the derivative is not. `made.value` is the gradient."""
     kind, x = made.operation, made.operands[0] if made.operands else None
     cause = None
+    if kind == "IdentityN":
+        return (
+            "a gradient that was written by hand (tf.custom_gradient) returns it",
+            "Check that function at the input shown: its derivative, not its value, is at fault.",
+        )
     if kind in LOOPS:
         return (
             "the gradient grows without bound, or breaks, inside a loop (a recurrent layer, step by step backwards)",
@@ -174,8 +179,13 @@ def _outside(kind: str, made: Made, x: float | None) -> tuple[str, str] | None:
     top = math.log(made.limit)
     name = kind.lower()
     if kind == "Log" and x <= 0:
-        what = "log(0) is -inf" if x == 0 else f"the log of a negative number, {number(x)}, is not defined"
-        return what, f"{_CLIP}: ops.log(ops.maximum(x, 1e-7)), {_LOGITS}."
+        if x == 0:
+            return "log(0) is -inf", f"{_CLIP}: ops.log(ops.maximum(x, 1e-7)), {_LOGITS}."
+        return (
+            f"the log of a negative number, {number(x)}, is not defined",
+            "Use an activation that cannot be negative (softplus, softmax, sigmoid), or clip: "
+            "ops.log(ops.maximum(x, 1e-7)).",
+        )
     if kind == "Log1p" and x <= -1:
         return f"log(1 + x) is not finite at x = {number(x)}", f"{_CLIP}: ops.maximum(x, -1 + 1e-7)."
     if kind in ("Sqrt", "Rsqrt") and x < 0:

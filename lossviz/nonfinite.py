@@ -45,6 +45,7 @@ _STAND_INS = (0.5, 1.0, 0.0)
 #: Operations through which a divisor still is what it was.
 _SAME = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "BroadcastTo", "Maximum", "AddV2"}
 _SEVERAL = 8  # other entries that are named
+_TOTAL = "sum of the terms"  # stands for a term where an operation comes after all of them
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class NonFinite:
             "reaches" if self.step == "gradient" else "weights": _listed(self.weights),
             "also": "; ".join(self.also),
         }
-        return [(name, f.clean(words)) for name, words in found.items() if words]
+        return [(name, f.clean(words.replace("\N{NO-BREAK SPACE}", " "))) for name, words in found.items() if words]
 
     @property
     def headline(self) -> str:
@@ -505,6 +506,8 @@ class _Search:
             return self._of_weight(entry, index, known)
         made = self._made(operation, array.shape, index, known["value"])
         cause, way_out = causes.of_value(made)
+        if operation.type == "Const" and known["terms"] == (_TOTAL,):
+            cause, way_out = "a loss weight is not finite", "Check loss_weights in compile."
         step, layer = self._step(operation), self._layer(operation)
         return NonFinite(
             step=step,
@@ -589,7 +592,8 @@ class _Search:
                 "(0 × inf is NaN)"
             )
             way_out = causes._GUARD
-        numbers = [operand for operand in made.operands if operand is not None]
+        numbers = [operand for operand in made.operands[:2] if operand is not None]
+        numbers = numbers[: 1 if forward.type == "IdentityN" else 2]
         at = f" at {', '.join(map(causes.number, numbers))}" if numbers and not hidden else ""
         return NonFinite(
             step="gradient",
@@ -652,7 +656,7 @@ class _Search:
         return causes.Made(operation.type, arrays, operands, value, dtype.name, limit, source)
 
     def _terms_of(self, operation: tf.Operation) -> tuple[str, ...]:
-        return tuple(name for name, above in self.above.items() if operation.name in above) or ("sum of the terms",)
+        return tuple(name for name, above in self.above.items() if operation.name in above) or (_TOTAL,)
 
     def _layer(self, operation: tf.Operation) -> str:
         place = self._creation(operation)
@@ -746,6 +750,9 @@ class _Search:
         else:
             operations = [op for op in graph.ancestors([tensor]) if op.name not in self.traced.trace.forward]
             dims = axes.propagate(operations, known).get(tensor.ref())
+            if not any(dims or ()):  # an operation that tells nothing of axes, such as a condition
+                same = (names for names in known.values() if tuple(len(dim[0].labels) for dim in names) == tuple(shape))
+                dims = next(same, None)
         marks = np.zeros(shape, bool)
         marks[index] = True
         unfolded, atoms = axes.unfold(marks, dims)

@@ -340,6 +340,20 @@ def own_compute_loss():
     )
 
 
+def loss_weight():
+    model = compiled(two_outputs(), ["mse", "mse"], loss_weights=[1.0, np.nan])
+    return (model, X, [Y, targets(6, 2)]), finding(terms=("sum of the terms",), cause="a loss weight", index=())
+
+
+def condition_in_the_graph():
+    def either(y, p):
+        return tf.cond(ops.sum(p) > 0, lambda: ops.log(p - p), lambda: p)
+
+    return (losing(either), PLAIN[:, :3], Y), finding(
+        operation="StatelessIf", what="StatelessIf", at={"batch": 0, "class": 0}, cause="inside a condition"
+    )
+
+
 # -- what arises in the gradient --------------------------------------------------------------------------
 
 
@@ -399,6 +413,16 @@ def focal_loss_that_is_certain():  # T11
     )
 
 
+def gradient_written_by_hand():
+    @tf.custom_gradient
+    def broken(x):
+        return x, lambda gradient: gradient / 0.0
+
+    return (doing(lambda layer, x: broken(x)), PLAIN, Y), finding(
+        step="gradient", layer="mine", operation="IdentityN", at={"batch": 0, "unit": 0}, cause="custom_gradient"
+    )
+
+
 def gradient_that_explodes_in_a_loop():
     x = keras.Input((200, 1))
     grows = {"kernel_initializer": "zeros", "recurrent_initializer": keras.initializers.Constant(5.0)}
@@ -448,6 +472,7 @@ FAULTS = [
     row_that_is_masked_altogether, mean_of_nothing, python_in_the_graph, variance_of_one_sample,
     recurrent_layer_that_explodes, subclassed_model, operation_between_the_layers,
     empty_mask, log_of_0_at_a_pixel, overflow_behind_a_mean, added_loss, regulariser, own_compute_loss,
+    loss_weight, condition_in_the_graph, gradient_written_by_hand,
     gradient_of_a_root_at_0, gradient_of_a_norm_at_0, log_of_0_behind_where, hidden_infinity, power_below_1,
     focal_loss_that_is_certain, gradient_that_explodes_in_a_loop, loss_scale,
     learning_rate, moving_average_of_gradients,
