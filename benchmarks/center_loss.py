@@ -1,25 +1,31 @@
-"""Does a CenterLoss training step cost more with more classes? 100 000 classes against 240, side by side.
+"""Does a CenterLoss training step cost more with more classes? 100 000 against 240."""
 
-    python benchmarks/center_loss.py
+from __future__ import annotations
 
-Both models take turns, one `train_on_batch` each, after a warm-up that compiles them; the ratio is taken pair by pair,
-so a machine that grows slower in the meantime slows both. Prints the medians and the ratio with its quartiles, and
-writes them with device and versions to benchmarks/results/center_loss.json. The aim is a ratio of at most 1.3.
-"""
-
-import json
-import platform
-import time
-from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from benchmarks.timing import side_by_side
 from lossviz.layers import CenterLoss
 
-FEATURES, BATCH, PAIRS, WARM_UP = 128, 256, 60, 5
-CLASSES = (240, 100_000)
-AIM = 1.3
+FEATURES, BATCH = 128, 256
+AT_MOST = 1.3  # times the step with few classes
+
+
+def measure(tiny: bool = False) -> dict[str, Any]:
+    few, many = (3, 30) if tiny else (240, 100_000)
+    settings = {"pairs": 2, "warm_up": 1} if tiny else {"pairs": 60, "warm_up": 5}
+    rng = np.random.default_rng(0)
+    batch = [rng.normal(size=(BATCH, FEATURES)).astype("float32"), rng.integers(0, few, BATCH).astype("int32")]
+
+    def step(classes: int):
+        model = model_with(classes)
+        return lambda: model.train_on_batch(batch)
+
+    what = f"CenterLoss step, {many} classes × {FEATURES} features, batch {BATCH}"
+    return side_by_side(what, step(many), f"the same with {few} classes", step(few), AT_MOST, **settings)
 
 
 def model_with(classes: int) -> keras.Model:
@@ -29,35 +35,3 @@ def model_with(classes: int) -> keras.Model:
     model = keras.Model([inputs, labels], CenterLoss(classes)(features, labels))
     model.compile("sgd")
     return model
-
-
-def main() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(BATCH, FEATURES)).astype("float32")
-    labels = rng.integers(0, min(CLASSES), BATCH).astype("int32")
-    models = [model_with(classes) for classes in CLASSES]
-    seconds: list[list[float]] = [[], []]
-    for turn in range(WARM_UP + PAIRS):
-        for model, times in zip(models, seconds, strict=True):
-            start = time.perf_counter()
-            model.train_on_batch([x, labels])
-            if turn >= WARM_UP:
-                times.append(time.perf_counter() - start)
-    few, many = np.array(seconds) * 1000
-    low, middle, high = np.percentile(many / few, [25, 50, 75])
-    result = {
-        "what": f"one training step, batch {BATCH}, {FEATURES} features, {PAIRS} pairs",
-        "milliseconds": {str(classes): round(float(np.median(t)), 3) for classes, t in zip(CLASSES, (few, many))},
-        "ratio": {"median": round(middle, 3), "quartiles": [round(low, 3), round(high, 3)], "aim": AIM},
-        "met": bool(middle <= AIM),
-        "device": f"{platform.machine()} CPU",
-        "versions": {"keras": keras.__version__, "backend": keras.backend.backend(), "numpy": np.__version__},
-    }
-    path = Path(__file__).parent / "results" / "center_loss.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=2))
-
-
-if __name__ == "__main__":
-    main()
