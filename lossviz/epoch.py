@@ -141,7 +141,7 @@ def _unpacked(x: Iterable, steps: int | None) -> Iterator[tuple]:
     for k, batch in enumerate(x, start=1):
         if isinstance(batch, (tuple, list)) and not 1 <= len(batch) <= 3:
             raise ValueError(
-                f"x yields a {type(batch).__name__} of {len(batch)} entries; (x, y) and (x, y, sample_weight) are known."
+                f"x yields a {type(batch).__name__} of {len(batch)} entries, not (x, y) or (x, y, sample_weight)."
             )
         yield keras.utils.unpack_x_y_sample_weight(batch)
         if k == steps:
