@@ -129,16 +129,15 @@ def _explain_batch(
                 source = "test_on_batch" if type(model).test_step is _keras.plain_test_step() else "evaluate"
     notes = _model_notes(model, traced)
     if reported is None or graph.is_random(traced.root):
-        reported, source = traced.run([traced.root])[0], "compute_loss"
+        with checks.model_errors(model, x, y, sample_weight):
+            reported, source = traced.run([traced.root])[0], "compute_loss"
     named, labels = checks.names(traced.prediction_names, traced.predictions, axes, class_names)
     about = {"model": model, "x": x, "y": y, "class_weight": class_weight, "batches_of": batches_of}
     report = _report(traced, reported, source, notes, named, labels, max_elements, about)
-    if (
-        source != "compute_loss" and begin is None and not report.adds_up
-    ):  # Keras may still run what it traced before a change
+    if source != "compute_loss" and not report.adds_up:  # Keras may still run what it traced before a change
         with _keras.preserved(model, traced.trace.graph), _quiet.retracing():
             reported = _keras.test_on_batch(model, x, y, sample_weight, anew=True)
-        report = dataclasses.replace(report, reported=reported)
+        report = dataclasses.replace(report, reported=float(reported))
     return report
 
 

@@ -347,6 +347,7 @@ def test_on_batch(model: keras.Model, x, y, sample_weight, *, anew: bool = False
     same = kept is not None and not anew and all(_same(old, new) for old, new in zip(kept.baked, baked, strict=True))
     model.test_function = kept.function if same else None
     if type(model).test_step is plain_test_step():
+        model.reset_metrics()  # before 3.15 Keras does not, and gives the mean since the last epoch
         logs = model.test_on_batch(x, y, sample_weight=sample_weight, return_dict=True)
     else:
         model.make_test_function()

@@ -32,6 +32,7 @@ def lint(model, x, y, sample_weight, class_weight, training, batch_size) -> tupl
             axes=None,
             class_names=None,
             max_elements=_explain.MAX_ELEMENTS,
+            begin=lambda traced: None,  # the number of compute_loss will do; Keras need not trace it once more
             batches_of=batch_size,
         ).findings
     except ValueError as error:

@@ -16,7 +16,7 @@ from lossviz import _keras, graph
 from lossviz.decompose import Decomposition, Traced
 from lossviz.report import Report, Term
 
-_SHAPING = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "EnsureShape", "CheckNumerics"}
+_SHAPING = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "EnsureShape", "SelectV2"}
 _SQUASHING = {"Softmax", "Sigmoid"}
 
 
@@ -226,7 +226,7 @@ def squashes(tensor: tf.Tensor) -> list[tuple[str, tf.Tensor]]:
             found.append((operation.type, tensor))
         elif operation.type not in _SHAPING:
             return found
-        tensor = operation.inputs[0]
+        tensor = operation.inputs[1 if operation.type == "SelectV2" else 0]  # what `where` takes if true
 
 
 def same_rank(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,638 @@
+"""Each rule: a model it speaks up for, with the numbers it must name (by NumPy), and a near miss it must not mind."""
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+from keras import layers, ops
+from models import compiled, onehot
+
+import lossviz
+from lossviz.findings import RULES, Finding, union
+
+ROOT = Path(__file__).parent.parent
+A = np.array
+
+
+def identity(*shape, loss=None, activation=None, **more):
+    """A model that returns its input, or a function of it, from output "o"."""
+    x = keras.Input(shape)
+    return compiled(keras.Model(x, layers.Activation(activation or "linear", name="o")(x)), loss, **more)
+
+
+def two(losses, **more):
+    """Two outputs, "a" and "b", that return the input."""
+    x = keras.Input((1,))
+    return compiled(keras.Model(x, [layers.Identity(name="a")(x), layers.Identity(name="b")(x)]), losses, **more)
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def crossentropy(y, p):
+    """Mean crossentropy of integer labels."""
+    return float(np.mean(-np.log(np.take_along_axis(p, y[..., None], -1))))
+
+
+def binary_crossentropy(y, p):
+    return float(np.mean(-(y * np.log(p) + (1 - y) * np.log(1 - p))))
+
+
+class Squares(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return ops.square(y_true - y_pred)
+
+
+def scalar(y, p):
+    return ops.mean(ops.square(y - p))
+
+
+def per_sample(y, p):
+    return ops.mean(ops.square(y - p), axis=-1)
+
+
+Z, LABELS = A([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]]), A([0, 1, 1])
+ROWS = np.eye(2)[LABELS]
+NAN = A([[0.0], [np.nan]])
+COLUMN = A([[1.0], [2.0]])
+
+
+class PerSample(layers.Layer):
+    """Adds one number a sample."""
+
+    def call(self, x):
+        self.add_loss(ops.mean(ops.square(x), axis=-1))
+        return x
+
+
+class Mean(layers.Layer):
+    def call(self, x):
+        self.add_loss(ops.mean(ops.square(x)))
+        return x
+
+
+def adding(layer):
+    x = keras.Input((1,))
+    return compiled(keras.Model(x, layer(x)), "mse")
+
+
+class AddsInCall(keras.Model):
+    def call(self, x):
+        self.add_loss(tf.reduce_sum(x**2, axis=-1))
+        return x
+
+
+class OwnLoss(keras.Model):
+    def call(self, x):
+        return x
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return ops.mean(ops.square(y - y_pred))
+
+
+class LossInside(layers.Layer):
+    """Compares its two inputs."""
+
+    def call(self, y, p):
+        self.add_loss(ops.mean(ops.square(y - p)))
+        return p
+
+
+def loss_inside():
+    x, y = keras.Input((1,)), keras.Input(())
+    return compiled(keras.Model([x, y], LossInside()(y, x)), jit_compile=False)
+
+
+def regularised(trainable, how="layer"):
+    x = keras.Input((1,))
+    layer = layers.Dense(1, kernel_initializer="ones", kernel_regularizer=keras.regularizers.L2(0.5), name="d")
+    model = keras.Model(x, layer(x))
+    (layer if how == "layer" else model).trainable = trainable
+    return compiled(model, "mse")
+
+
+def masked(loss, steps=3):
+    x = keras.Input((steps, 1))
+    return compiled(keras.Model(x, layers.Masking(name="m")(x)), loss)
+
+
+def over_steps(y, p):
+    return ops.mean(ops.square(y - p), axis=(1, 2))
+
+
+SEQUENCES = A([1.0, 1, 0, 2, 2, 2, 3, 0, 0]).reshape(3, 3, 1)
+SQUARES = A([[1.0, 1], [0, 0]])[..., None]
+SCENES = np.random.default_rng(0).random((3, 4, 4, 1)) * A([1, 0.1, 0.5])[:, None, None, None]
+OBJECTS = (np.random.default_rng(1).random((3, 4, 4, 1)) > A([0.5, 0.9, 0.7])[:, None, None, None]).astype(float)
+
+
+def dice(y, p):
+    return 1 - 2 * np.sum(y * p) / (np.sum(y) + np.sum(p))
+
+
+def dice_function(y, p):
+    return 1 - 2 * ops.sum(y * p) / (ops.sum(y) + ops.sum(p))
+
+
+RARE = (np.arange(200) % 50 == 0).astype(int)  # 4 of 200
+
+
+def all_background():
+    """Pixels of which 2 % are of class 2, which is never predicted."""
+    y = np.zeros((2, 10, 10), int)
+    y[:, :5] = 1
+    y[:, 0, :2] = 2
+    p = np.full((2, 10, 10, 3), 0.01)
+    p[:, :5, :, 1] = p[:, 5:, :, 0] = 0.98
+    return y, p
+
+
+CONSTANT = np.full((200, 1), 0.02)
+Y3, P3 = all_background()
+NARROW = keras.losses.MeanSquaredError(dtype="float16")
+MIXED_SOFTMAX = keras.losses.SparseCategoricalCrossentropy
+
+# rule, where, model, (x, y, sample_weight, class_weight), numbers of the sentence
+FIRES = {
+    "weights of samples on steps": (
+        "weights-axis", "o", lambda: identity(2, 1, loss="mse"), (SQUARES, 0 * SQUARES, A([1.0, 3.0])),
+        lambda: [1.0, np.mean(SQUARES[..., 0] ** 2 * A([[1.0], [3]]))],
+    ),
+    "mask of steps on samples": (
+        "weights-axis", "m", lambda: masked(over_steps), (SEQUENCES, 0 * SEQUENCES),
+        lambda: [np.mean((SEQUENCES**2).mean((1, 2)) * (SEQUENCES[..., 0] != 0)) * 9 / 6, np.mean([1, 1, 4, 4, 4, 9])],
+    ),
+    "weights of steps on samples": (
+        "weights-axis", "o", lambda: identity(2, 1, loss=over_steps), (SQUARES, 0 * SQUARES, A([[1.0, 0], [5, 2]])),
+        lambda: [np.mean(A([1.0, 0]) * A([[1.0, 0], [5, 2]]))],
+    ),
+    "a function to one number": (
+        "scalar-loss", "o", lambda: identity(1, loss=scalar), (A([[2.0], [5.0]]), np.zeros((2, 1)), A([1.0, 0.0])),
+        lambda: [14.5, 7.25, 2.0],
+    ),
+    "a class to one number, no weights": (
+        "scalar-loss", "o",
+        lambda: identity(1, loss=type("L", (Squares,), {"call": lambda self, y, p: tf.reduce_mean((y - p) ** 2)})()),
+        (A([[2.0], [5.0]]), np.zeros((2, 1))), lambda: [14.5],
+    ),
+    "one number and a mask": (
+        "scalar-loss", "m", lambda: masked(scalar), (SEQUENCES, 0 * SEQUENCES),
+        lambda: [np.mean(SEQUENCES**2), 6, 9],
+    ),
+    "Keras's Dice with weights": (
+        "scalar-loss", "o", lambda: identity(4, 4, 1, loss=keras.losses.Dice()), (SCENES, OBJECTS, A([1.0, 2, 3])),
+        lambda: [dice(OBJECTS, SCENES), 2 * dice(OBJECTS, SCENES)],
+    ),
+    "the divisor of weights that are spread": (
+        "weights-divisor", "o",
+        lambda: identity(3, 1, loss=keras.losses.MeanSquaredError(reduction="mean_with_sample_weight")),
+        (np.ones((2, 3, 1)), np.zeros((2, 3, 1)), np.ones((2, 1))), lambda: [3.0, 1.0],
+    ),
+    "a missing target of weight 0": (
+        "zero-weight-nan", "o", lambda: identity(1, loss="mse"), (COLUMN, NAN, A([1.0, 0])), lambda: [0.5],
+    ),
+    "a missing target at a masked step": (
+        "zero-weight-nan", "m", lambda: masked("mae"),
+        (SEQUENCES, np.where(SEQUENCES == 0, np.inf, 0)), lambda: [A([1, 1, 2, 2, 2, 3]).mean()],
+    ),
+    "a class without a weight": (
+        "class-weight", "class_weight", lambda: identity(1, loss="binary_crossentropy", activation="sigmoid"),
+        (np.zeros((4, 1)), A([0, 0, 0, 1]), None, {1: 3.0}), lambda: [3],
+    ),
+    "class weights under other names": (
+        "class-weight", "class_weight", lambda: identity(2, loss="sparse_categorical_crossentropy"),
+        (softmax(Z), LABELS, None, {"cat": 3.0, "dog": 1.0}), lambda: [1, 2],
+    ),
+    "class weights for two outputs": (
+        "class-weight", "class_weight", lambda: two(["mse", "mae"]), (COLUMN, [COLUMN, COLUMN], None, {0: 1.0}),
+        lambda: [2],
+    ),
+    "class weights of pixels": (
+        "class-weight", "class_weight", lambda: identity(4, 4, 5, loss="categorical_crossentropy"),
+        (np.ones((2, 4, 4, 5)), onehot(2, 4, 4, classes=5), None, dict.fromkeys(range(5), 2.0)), lambda: [],
+    ),
+    "class weights of steps": (
+        "class-weight", "class_weight",
+        lambda: identity(2, 2, loss="sparse_categorical_crossentropy", activation="softmax"),
+        (np.zeros((2, 2, 2)), A([[0, 1], [1, 1]]), None, {0: 1.0, 1: 3.0}),
+        lambda: [np.log(2) * 2, np.log(2) * 2.5],
+    ),
+    "class weights of steps, three labels": (
+        "class-weight", "class_weight",
+        lambda: identity(4, 3, loss="sparse_categorical_crossentropy", activation="softmax"),
+        (np.zeros((2, 4, 3)), A([[0, 1, 2, 1], [1, 0, 0, 2]]), None, {0: 1.0, 1: 3.0, 2: 5.0}),
+        lambda: [np.log(3) * 22 / 8],
+    ),
+    "both weights": (
+        "class-weight", "class_weight", lambda: identity(2, loss="sparse_categorical_crossentropy"),
+        (Z, LABELS, np.ones(3), {0: 1.0, 1: 2.0}), lambda: [],
+    ),
+    "a Loss class with flat targets": (
+        "broadcast", "o", lambda: identity(1, loss=Squares()), (A([[0.0], [1], [2], [3]]), A([0.0, 1, 2, 3])),
+        lambda: [2.5, 0.0],
+    ),
+    "compute_loss with flat targets": (
+        "broadcast", "compute_loss", lambda: compiled(OwnLoss()), (A([[0.0], [1], [2], [3]]), A([0.0, 1, 2, 3])),
+        lambda: [2.5, 0.0],
+    ),
+    "an added loss of flat targets": (
+        "broadcast", "compute_loss", loss_inside, ([A([[0.0], [1], [2], [3]]), A([0.0, 1, 2, 3])],), lambda: [],
+    ),
+    "a list of losses": (
+        "several-losses", "o", lambda: identity(1, loss=["mse", "mae"]), (A([[5.0], [2.0]]), np.zeros((2, 1))),
+        lambda: [3.5, 14.5],
+    ),
+    "softmax and from_logits": (
+        "double-activation", "o",
+        lambda: identity(2, activation="softmax", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
+        (Z, LABELS), lambda: [crossentropy(LABELS, softmax(Z)), crossentropy(LABELS, softmax(softmax(Z)))],
+    ),
+    "sigmoid and from_logits": (
+        "double-activation", "o",
+        lambda: identity(2, activation="sigmoid", loss=keras.losses.BinaryCrossentropy(from_logits=True)),
+        (Z, ROWS), lambda: [binary_crossentropy(ROWS, sigmoid(Z)), binary_crossentropy(ROWS, sigmoid(sigmoid(Z)))],
+    ),
+    "two softmax layers": (
+        "double-activation", "sparse_categorical_crossentropy",
+        lambda: compiled(
+            keras.Sequential([keras.Input((2,)), layers.Activation("softmax"), layers.Softmax()]),
+            "sparse_categorical_crossentropy",
+        ),
+        (Z, LABELS), lambda: [crossentropy(LABELS, softmax(softmax(Z))), crossentropy(LABELS, softmax(Z))],
+    ),
+    "a softmax in the loss": (
+        "double-activation", "o",
+        lambda: identity(2, activation="softmax", loss=lambda y, p: -ops.sum(y * ops.log(ops.softmax(p)), axis=-1)),
+        (Z, ROWS), lambda: [crossentropy(LABELS, softmax(softmax(Z))), crossentropy(LABELS, softmax(Z))],
+    ),
+    "TensorFlow's own crossentropy": (
+        "double-activation", "o",
+        lambda: identity(
+            2, activation="sigmoid", loss=lambda y, p: tf.nn.sigmoid_cross_entropy_with_logits(labels=y, logits=p)
+        ),
+        (Z, ROWS), lambda: [binary_crossentropy(ROWS, sigmoid(sigmoid(Z))), binary_crossentropy(ROWS, sigmoid(Z))],
+    ),
+    "a softmax in half precision": (
+        "double-activation", "sparse_categorical_crossentropy",
+        lambda: compiled(
+            keras.Sequential([keras.Input((2,)), layers.Activation("softmax", dtype="mixed_float16")]),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        ),
+        (Z, LABELS), lambda: [crossentropy(LABELS, softmax(softmax(Z)))],
+    ),
+    "sigmoid and categorical crossentropy": (
+        "swapped-activation", "o", lambda: identity(2, activation="sigmoid", loss="categorical_crossentropy"),
+        (Z, ROWS),
+        lambda: [
+            crossentropy(LABELS, softmax(Z)),
+            crossentropy(LABELS, sigmoid(Z) / sigmoid(Z).sum(-1, keepdims=True)),
+        ],
+    ),
+    "softmax and binary crossentropy": (
+        "swapped-activation", "o", lambda: identity(2, activation="softmax", loss="binary_crossentropy"),
+        (Z, ROWS), lambda: [binary_crossentropy(ROWS, sigmoid(Z)), binary_crossentropy(ROWS, softmax(Z))],
+    ),
+    "rows that do not sum to 1": (
+        "unnormalised", "o", lambda: identity(2, loss="categorical_crossentropy"),
+        (A([[0.2, 0.2], [0.9, 0.3]]), A([[1.0, 0], [1, 0]])),
+        lambda: [
+            0.4, 1.2, np.mean(-np.log([0.5, 0.75])), crossentropy(A([0, 0]), softmax(A([[0.2, 0.2], [0.9, 0.3]]))),
+        ],
+    ),
+    "logits as probabilities": (
+        "unnormalised", "o",
+        lambda: identity(2, loss=lambda y, p: keras.losses.sparse_categorical_crossentropy(y, p)),
+        (Z, LABELS), lambda: [0, 3, crossentropy(LABELS, softmax(Z))],
+    ),
+    "logits in a binary crossentropy": (
+        "unnormalised", "o", lambda: identity(1, loss="binary_crossentropy"),
+        (A([[-3.0], [4.0]]), A([0, 1])), lambda: [-3, 4, binary_crossentropy(A([0, 1]), sigmoid(A([-3.0, 4.0])))],
+    ),
+    "labels from 1": (
+        "labels-range", "o", lambda: identity(2, activation="softmax", loss="sparse_categorical_crossentropy"),
+        (Z, LABELS + 1), lambda: [1, 2, 2, 3],
+    ),
+    "a label to ignore, in a function": (
+        "labels-range", "o",
+        lambda: identity(2, loss=lambda y, p: keras.losses.sparse_categorical_crossentropy(y, p, from_logits=True)),
+        (Z, A([0, 1, -1])), lambda: [-1, 1, 1, 3],
+    ),
+    "a label of minus 1": (
+        "labels-range", "o", lambda: identity(1, loss="binary_crossentropy"), (A([[0.2], [0.75]]), A([-1, 1])),
+        lambda: [-1, 1, binary_crossentropy(A([-1, 1]), A([0.2, 0.75]))],
+    ),
+    "bytes as targets": (
+        "labels-range", "o", lambda: identity(2, activation="softmax", loss="categorical_crossentropy"),
+        (Z, 255 * ROWS), lambda: [0, 255, 3, 6, 255 * crossentropy(LABELS, softmax(Z))],
+    ),
+    "per cent of nothing": (
+        "mape-zeros", "o", lambda: identity(1, loss="mape"), (A([[1.0], [2.0]]), A([[0.0], [1.0]])),
+        lambda: [1, 2, np.mean([1 / 1e-7, 1]) * 100],
+    ),
+    "per cent of nothing, by hand": (
+        "mape-zeros", "o", lambda: identity(1, loss=lambda y, p: ops.abs((y - p) / y)),
+        (A([[1.0], [2.0]]), A([[0.0], [1.0]])), lambda: [1, 2, np.inf],
+    ),
+    "one Dice for all": (
+        "dice-batch", "o", lambda: identity(4, 4, 1, loss=keras.losses.Dice()), (SCENES, OBJECTS),
+        lambda: [dice(OBJECTS, SCENES), np.mean([dice(*pair) for pair in zip(OBJECTS, SCENES)])],
+    ),
+    "one Dice for all, by hand": (
+        "dice-batch", "o", lambda: identity(4, 4, 1, loss=dice_function), (SCENES, OBJECTS),
+        lambda: [dice(OBJECTS, SCENES), np.mean([dice(*pair) for pair in zip(OBJECTS, SCENES)])],
+    ),
+    "a rare class that nothing finds": (
+        "imbalance", "o", lambda: identity(1, loss="binary_crossentropy"), (CONSTANT, RARE),
+        lambda: [2, 4, 200, 0, 98, binary_crossentropy(RARE, CONSTANT[:, 0]), -np.log(0.02)],
+    ),
+    "a rare class of pixels": (
+        "imbalance", "o", lambda: identity(10, 10, 3, loss="sparse_categorical_crossentropy"), (P3, Y3),
+        lambda: [2, 4, 200, 0, 98, crossentropy(Y3, P3), -np.log(0.01)],
+    ),
+    "one of a hundred": (
+        "imbalance", "o", lambda: identity(1, loss="binary_crossentropy"), (np.full((200, 1), 0.5), np.arange(200) < 2),
+        lambda: [1, 2, 200, np.log(2)],
+    ),
+    "an added vector": (
+        "vector-add-loss", "v", lambda: adding(PerSample(name="v")), (A([[1.0], [2], [3], [2]]), np.zeros((4, 1))),
+        lambda: [4, 18, 4.5],
+    ),
+    "an added vector of a model's": (
+        "vector-add-loss", "m", lambda: compiled(AddsInCall(name="m"), "mse"), (A([[1.0], [3.0]]), np.zeros((2, 1))),
+        lambda: [2, 10, 5],
+    ),
+    "a frozen layer": (
+        "frozen-regulariser", "d/kernel", lambda: regularised(False), (COLUMN, COLUMN), lambda: [0.5, 0],
+    ),
+    "a frozen model": (
+        "frozen-regulariser", "d/kernel", lambda: regularised(False, "model"), (COLUMN, 0 * COLUMN), lambda: [0.5, 2.5],
+    ),
+    "no reduction": (
+        "reduction-none", "o", lambda: identity(1, loss=keras.losses.MeanSquaredError(reduction=None)),
+        (COLUMN, 0 * COLUMN), lambda: [2.5, 5, 2],
+    ),
+    "a sum in float16": (
+        "fp16-overflow", "o", lambda: identity(1, loss=NARROW), (np.ones((70000, 1)), np.zeros((70000, 1))),
+        lambda: [65504, 70000],
+    ),
+    "a layer in float16": (
+        "fp16-overflow", "mse",
+        lambda: compiled(keras.Sequential([layers.Rescaling(1000.0, dtype="mixed_float16")]), "mse"),
+        (A([[100.0], [1.0]]), np.zeros((2, 1))), lambda: [65504, 1000],
+    ),
+}  # fmt: skip
+
+# rule, model, the same arguments: it must not speak up for these
+NEAR = {
+    "weights of samples with a last axis": (
+        "weights-axis", lambda: identity(2, 1, loss="mse"), (SQUARES, 0 * SQUARES, A([[1.0], [3.0]])),
+    ),
+    "weights of steps": (
+        "weights-axis", lambda: identity(2, 1, loss="mse"), (SQUARES, 0 * SQUARES, A([[1.0, 0], [3.0, 1]])),
+    ),
+    "a mask of steps": ("weights-axis", lambda: masked("mse"), (SEQUENCES, 0 * SEQUENCES)),
+    "one number a sample": (
+        "scalar-loss", lambda: identity(1, loss=per_sample), (A([[2.0], [5.0]]), np.zeros((2, 1)), A([1.0, 0.0])),
+    ),
+    "one number, one sample": ("scalar-loss", lambda: identity(1, loss=scalar), (A([[2.0]]), np.zeros((1, 1)))),
+    "Keras's Dice without weights": (
+        "scalar-loss", lambda: identity(4, 4, 1, loss=keras.losses.Dice()), (SCENES, OBJECTS),
+    ),
+    "weights of every step": (
+        "weights-divisor",
+        lambda: identity(3, 1, loss=keras.losses.MeanSquaredError(reduction="mean_with_sample_weight")),
+        (np.ones((2, 3, 1)), np.zeros((2, 3, 1)), np.ones((2, 3))),
+    ),
+    "a missing target of weight 1": (
+        "zero-weight-nan", lambda: identity(1, loss="mse"), (COLUMN, NAN, A([0.0, 1])),
+    ),
+    "a weight for every class": (
+        "class-weight", lambda: identity(2, loss="sparse_categorical_crossentropy", activation="softmax"),
+        (Z, LABELS, None, {0: 1.0, 1: 3.0}),
+    ),
+    "more weights than classes in the batch": (
+        "class-weight", lambda: identity(2, loss="categorical_crossentropy", activation="softmax"),
+        (Z, ROWS, None, {0: 1.0, 1: 3.0, 2: 1.0}),
+    ),
+    "a function with flat targets": (
+        "broadcast", lambda: identity(1, loss=lambda y, p: ops.square(y - p)), (A([[0.0], [1], [2]]), A([0.0, 1, 3])),
+    ),
+    "a Loss class with equal shapes": (
+        "broadcast", lambda: identity(1, loss=Squares()), (A([[0.0], [1], [2]]), A([[0.0], [1], [3]])),
+    ),
+    "targets of one sample": ("broadcast", lambda: identity(1, loss=Squares()), (A([[1.0]]), A([2.0]))),
+    "two losses for two outputs": ("several-losses", lambda: two(["mse", "mae"]), (COLUMN, [COLUMN, COLUMN])),
+    "logits and from_logits": (
+        "double-activation", lambda: identity(2, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
+        (softmax(Z), LABELS),
+    ),
+    "a softmax of probabilities that are inputs": (
+        "double-activation", lambda: identity(2, activation="softmax", loss="sparse_categorical_crossentropy"),
+        (softmax(Z), LABELS),
+    ),
+    "sigmoid and binary crossentropy": (
+        "swapped-activation", lambda: identity(2, activation="sigmoid", loss="binary_crossentropy"), (Z, ROWS),
+    ),
+    "rows that sum to 1": (
+        "unnormalised", lambda: identity(2, loss="categorical_crossentropy"), (softmax(Z), ROWS),
+    ),
+    "probabilities at the ends": (
+        "unnormalised", lambda: identity(1, loss="binary_crossentropy"), (A([[0.0], [1.0]]), A([0, 1])),
+    ),
+    "the largest label": (
+        "labels-range", lambda: identity(2, activation="softmax", loss="sparse_categorical_crossentropy"),
+        (Z, LABELS.astype("float64")),
+    ),
+    "a label to ignore": (
+        "labels-range",
+        lambda: identity(2, activation="softmax", loss=keras.losses.SparseCategoricalCrossentropy(ignore_class=-1)),
+        (Z, A([0, 1, -1])),
+    ),
+    "soft labels": ("labels-range", lambda: identity(1, loss="binary_crossentropy"), (A([[0.2], [0.7]]), A([0.1, 1]))),
+    "per cent of a little": (
+        "mape-zeros", lambda: identity(1, loss="mape"), (A([[1.0], [2.0]]), A([[0.01], [1.0]])),
+    ),
+    "per cent of nothing, weight 0": (
+        "mape-zeros", lambda: identity(1, loss="mape"), (A([[1.0], [2.0]]), A([[0.0], [1.0]]), A([0.0, 1])),
+    ),
+    "a Dice of each image": (
+        "dice-batch", lambda: identity(4, 4, 1, loss=keras.losses.Dice(axis=(1, 2, 3))), (SCENES, OBJECTS),
+    ),
+    "images that are alike": (
+        "dice-batch", lambda: identity(4, 4, 1, loss=keras.losses.Dice()), (SCENES[[0, 0]], OBJECTS[[0, 0]]),
+    ),
+    "a rare class that is found": (
+        "imbalance", lambda: identity(1, loss="binary_crossentropy"), (np.where(RARE, 0.9, 0.02)[:, None], RARE),
+    ),
+    "a rare class with weight": (
+        "imbalance", lambda: identity(1, loss="binary_crossentropy"), (CONSTANT, RARE, np.where(RARE, 50.0, 1.0)),
+    ),
+    "two of seven": (
+        "imbalance", lambda: identity(1, loss="binary_crossentropy"), (np.full((7, 1), 0.02), A([1, 1, 0, 0, 0, 0, 0])),
+    ),
+    "an added number": ("vector-add-loss", lambda: adding(Mean()), (COLUMN, COLUMN)),
+    "a layer that trains": ("frozen-regulariser", lambda: regularised(True), (COLUMN, COLUMN)),
+    "the default reduction": ("reduction-none", lambda: identity(1, loss="mse"), (COLUMN, COLUMN)),
+    "a small sum in float16": (
+        "fp16-overflow", lambda: identity(1, loss=NARROW), (np.ones((60000, 1)), np.zeros((60000, 1))),
+    ),
+    "an infinity from the data": (
+        "fp16-overflow", lambda: identity(1, loss=NARROW), (A([[1.0], [np.inf]]), np.zeros((2, 1))),
+    ),
+}  # fmt: skip
+
+
+def lint(model, x, y=None, sample_weight=None, class_weight=None, **more):
+    return lossviz.lint(model, x, y, sample_weight, class_weight=class_weight, **more)
+
+
+def numbers(sentence):
+    """The numbers of a sentence, without those of shapes and names."""
+    plain = re.sub(r"\([\d, ]+\)|from_logits|float16", " ", sentence)
+    found = re.findall(r"(?<![\w.])-?(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|inf|nan)(?![\w])", plain)
+    return [float(number) for number in found]
+
+
+@pytest.mark.parametrize("name", FIRES)
+@pytest.mark.filterwarnings("ignore:.*from_logits.*")
+def test_it_is_found(name):
+    rule, where, make, arguments, expected = FIRES[name]
+    found = [finding for finding in lint(make(), *arguments) if finding.rule == rule]
+    assert [finding.where for finding in found] == [where]
+    said = numbers(found[0].sentence)
+    for number in expected():
+        close = [n for n in said if n == number or np.isclose(n, number, rtol=1e-3, atol=1e-6)]
+        assert close, f"{number} is not in: {found[0].sentence}"
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_a_near_miss(name):
+    rule, make, arguments = NEAR[name]
+    assert rule not in [finding.rule for finding in lint(make(), *arguments)]
+
+
+def test_a_short_last_batch():
+    """5.5 and 5.5 of two outputs, printed by `fit` itself; the mean over the samples is 4 (keras 3.15.1)."""
+    model = two(["mse", "mae"], optimizer=keras.optimizers.SGD(0.0))
+    x, y = A([[1.0], [1.0], [2.0]]), [np.zeros((3, 1))] * 2
+    found = lint(model, x, y, batch_size=2)
+    assert [(finding.rule, finding.where) for finding in found] == [
+        ("short-last-batch", "a"),
+        ("short-last-batch", "b"),
+    ]
+    logs = model.evaluate(x, y, batch_size=2, verbose=0, return_dict=True)
+    assert numbers(found[0].sentence) == [3, 2, 1, logs["a_loss"], np.mean([1, 1, 4])]
+    assert numbers(found[1].sentence) == pytest.approx([3, 2, 1, logs["b_loss"], np.mean([1, 1, 2])], rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [3, 1, 32, None])
+def test_batches_of_one_size(size):
+    assert lint(two(["mse", "mae"]), A([[1.0], [1.0], [2.0]]), [np.zeros((3, 1))] * 2, batch_size=size) == ()
+
+
+def test_a_scalar_under_a_strategy():
+    """On two logical processors, in a process of its own: they must be made before TensorFlow starts."""
+    code = """
+        import keras, numpy as np, tensorflow as tf
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        import lossviz
+        from keras import ops
+        x, y = np.array([[1.0], [2], [3], [4]]), np.zeros((4, 1))
+        for axis in (None, -1):
+            with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+                one = keras.Input((1,))
+                model = keras.Model(one, keras.layers.Identity(name="o")(one))
+                model.compile(loss=lambda y, p: ops.mean(ops.square(y - p), axis=axis), jit_compile=False)
+            found = lossviz.lint(model, x, y)
+            print(axis, round(float(model.evaluate(x, y, verbose=0)), 3), [(f.rule, f.sentence) for f in found])
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, cwd=ROOT)
+    scalar, vector = run.stdout.splitlines()
+    assert scalar.startswith("None 15.0 ") and "strategy-scalar" in scalar and "7.5" in scalar
+    assert vector == "-1 7.5 []"
+
+
+def test_every_rule_has_both():
+    apart = {"short-last-batch", "strategy-scalar"}  # with tests of their own, above
+    assert {case[0] for case in FIRES.values()} | apart == set(RULES)
+    assert {case[0] for case in NEAR.values()} | apart == set(RULES)
+
+
+def test_every_rule_has_a_page():
+    chapters = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    pages = {Path(chapter["file"]).name for part in chapters["parts"] for chapter in part["chapters"]}
+    assert {rule.page for rule in RULES.values()} <= pages
+
+
+def test_a_report_shows_them():
+    report = lossviz.explain(identity(1, loss=scalar), A([[2.0], [5.0]]), np.zeros((2, 1)), A([1.0, 0.0]))
+    (finding,) = report.findings
+    text, page = str(report), report._repr_html_()
+    for words in (finding.rule, "Fix: Return one value a sample"):
+        assert words in text and words.replace("Fix:", "Fix:</b>") in page
+    assert max(map(len, text.splitlines())) <= 76
+    assert report.to_dict()["findings"][0]["rule"] == "scalar-loss"
+    assert "Finding" not in str(lossviz.explain(identity(1, loss="mse"), COLUMN, COLUMN))
+
+
+def test_findings_of_arrays():
+    found = lossviz.explain_loss(Squares(), A([0.0, 1, 2, 3]), A([[0.0], [1], [2], [3]])).findings
+    assert [finding.rule for finding in found] == ["broadcast"]
+    assert numbers(found[0].sentence) == [2.5, 0]
+
+
+def test_findings_of_a_whole_data_set():
+    """Each fault once, however many batches have it."""
+    x = np.arange(8.0).reshape(8, 1)
+    report = lossviz.explain(identity(1, loss=scalar), x, 0 * x, batch_size=2)
+    assert [finding.rule for finding in report.findings] == ["scalar-loss"]
+
+
+def test_an_error_that_no_rule_knows_is_raised():
+    with pytest.raises(ValueError, match="y does not fit"):
+        lint(identity(3, loss="mse"), np.ones((2, 3)), np.ones((2, 2)))
+    with pytest.raises(ValueError, match="not compiled"):
+        lint(keras.Sequential([layers.Dense(1)]), np.ones((2, 3)), np.ones((2, 1)))
+    with pytest.raises(ValueError, match="batch_size"):
+        lint(identity(1, loss="mse"), COLUMN, COLUMN, batch_size=0)
+
+
+def test_nothing_changes():
+    """A loss is called again for a finding, but what it counts is put back."""
+    calls = tf.Variable(0.0)
+
+    def counts(y, p):
+        calls.assign_add(1.0)
+        return ops.mean(ops.square(y - p)) + 0 * calls
+
+    model = identity(1, loss=counts)
+    model.evaluate(COLUMN, COLUMN, verbose=0)
+    before = float(calls.numpy())
+    assert [finding.rule for finding in lint(model, COLUMN, COLUMN, A([1.0, 2]))] == ["scalar-loss"]
+    assert float(calls.numpy()) == before
+
+
+def test_union_keeps_the_first_in_the_order_of_the_rules():
+    late, early = Finding("reduction-none", "o", "s", "f"), Finding("weights-axis", "o", "s", "f")
+    assert union([late, early, Finding("weights-axis", "o", "t", "f")]) == (early, late)
+
+
+def test_versions():
+    assert Finding("r", "w", "s", "f", since="3.5").versions == "Keras 3.5 and newer"
+    assert Finding("r", "w", "s", "f", since="3.5", until="3.8").versions == "Keras 3.5 to 3.8"
+    assert Finding("r", "w", "s", "f", until="3.8").versions == "Keras 3.8 and older"
+    assert Finding("r", "w", "s", "f").versions == ""
