@@ -892,6 +892,15 @@ def test_the_number_follows_a_change_that_keras_has_baked_in():
     assert second.term("o/kernel").contribution == pytest.approx(2 * first.term("o/kernel").contribution)
 
 
+def test_weights_of_another_rank_on_the_same_model():
+    """A function that TensorFlow traces anew for another rank knows no rank at all, and the loss fails in it."""
+    model, x, y = compiled(sequence(), "mse"), inputs(5, 5, 4), targets(5, 5, 3)
+    by_step = lossviz.explain(model, x, y, weights(5)).check()
+    by_sample = lossviz.explain(model, x, y, weights(5).reshape(5, 1)).check()
+    assert by_step.reported != by_sample.reported
+
+
+
 @pytest.mark.parametrize("name", list(CASES))
 def test_the_parts_are_what_keras_computes(name):
     make, shows = CASES[name]
