@@ -1,0 +1,178 @@
+"""The built book in a real browser, every page of it, with the network closed but for localhost.
+
+    ./build.sh && ./test.sh tests/test_site.py
+
+Skipped, visibly, where there is no Chromium, no built site, or one that is older than its sources. LOSSVIZ_SITE names
+the folder of a site that is tested whatever its age.
+"""
+
+import gzip
+import os
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import browser
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SITE = Path(os.environ.get("LOSSVIZ_SITE", ROOT / "_build" / "html"))
+TOC = Path(ROOT, "_toc.yml").read_text()
+CHAPTERS = re.findall(r"^\s*-?\s*(?:root|file)\s*:\s*(\S+)", TOC, re.MULTILINE)
+PAGES = [*CHAPTERS, "genindex", "search"]
+
+FIRST_VIEW = 700_000  # bytes, gzipped, of a page with all that it loads
+LARGEST = 1_500_000  # bytes of the same as they are
+
+# What axe calls a fault that keeps people out. In the dark only what depends on colours is looked at again.
+SERIOUS = {"serious", "critical"}
+COLOURS = ["color-contrast", "link-in-text-block"]
+# Words of code have the same few colours on every page, and are nine tenths of axe's work: one page stands for all.
+WORDS_OF_CODE, CODE_PAGE = ".highlight pre span", "book/one_number"
+
+
+def stale() -> str:
+    """Why there is no site to test, in words; an empty string where there is one."""
+    if not (SITE / "index.html").is_file():
+        return f"no built site in {SITE}: run ./build.sh"
+    if "LOSSVIZ_SITE" in os.environ:
+        return ""
+    folders = {
+        "book": ("*.ipynb", "*.md", "*.bib"),
+        "_ext": ("*.py",),
+        "_static": ("*",),
+        ".": ("_toc.yml", "_config.yml"),
+    }
+    sources = [file for folder, names in folders.items() for name in names for file in Path(ROOT, folder).glob(name)]
+    newest = max(sources, key=lambda file: file.stat().st_mtime)
+    if newest.stat().st_mtime > (SITE / "index.html").stat().st_mtime:
+        return f"the built site is older than {newest.relative_to(ROOT)}: run ./build.sh"
+    return ""
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if reason := stale():
+        pytest.skip(reason)
+    with browser.launch() as launched:
+        yield launched
+
+
+@pytest.fixture(scope="module")
+def address(chromium):
+    with browser.serve(SITE) as served:
+        yield served
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def seen(request, chromium, address):
+    """Each page, opened once for all tests of it, with everything on it unfolded."""
+    with browser.visit(chromium, f"{address}/{request.param}.html") as visit:
+        visit.page.evaluate("document.fonts.ready")
+        visit.requests_of_first_view = list(visit.requests)
+        visit.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        yield visit
+
+
+def test_nothing_fails_on_the_page(seen):
+    assert seen.problems == []
+
+
+def test_first_view_is_light(seen, address):
+    files = {
+        SITE / one.removeprefix(f"{address}/").partition("?")[0]
+        for one in seen.requests_of_first_view
+        if address in one
+    }
+    contents = [file.read_bytes() for file in files if file.is_file()]
+    assert len(contents) > 5
+    assert sum(len(gzip.compress(one, 6)) for one in contents) <= FIRST_VIEW
+    assert sum(map(len, contents)) <= LARGEST
+
+
+@pytest.fixture(scope="module")
+def axe():
+    pytest.importorskip("axe_playwright_python")
+    return Path(find_spec("axe_playwright_python").origin).with_name("axe.min.js").read_text(encoding="utf-8")
+
+
+def violations(page, exclude: tuple[str, ...] = (), **options) -> list[str]:
+    where = {"include": [["html"]], "exclude": [[one] for one in exclude]}
+    run = "([where, options]) => axe.run(where, options)"
+    found = page.evaluate(run, [where, {"resultTypes": ["violations"], **options}])
+    return [
+        f"{one['id']}: {node['target']}: {node['failureSummary']}\n{node['html'][:300]}"
+        for one in found["violations"]
+        if one["impact"] in SERIOUS
+        for node in one["nodes"][:5]
+    ]
+
+
+def test_nobody_is_kept_out(seen, axe):
+    """axe finds no serious or critical fault, on a light page and on a dark one."""
+    seen.page.evaluate(axe)
+    seen.page.add_style_tag(content="* { transition: none !important }")  # a colour on its way is none of the page's
+    skipped = () if CODE_PAGE in seen.page.url else (WORDS_OF_CODE,)
+    assert violations(seen.page, skipped) == []
+    for theme in ("dark", "light"):
+        seen.page.emulate_media(color_scheme=theme)
+        seen.page.wait_for_selector(f"html[data-theme={theme}]")
+        if theme == "dark":
+            assert violations(seen.page, skipped, runOnly=COLOURS) == []
+
+
+def test_axe_would_see_a_fault(chromium, axe):
+    with browser.visit(chromium) as seen:
+        seen.page.set_content(
+            '<html lang="en"><title>a</title><main><h1 style="color:#ccc">pale</h1><img src="data:,"></main>'
+        )
+        seen.page.evaluate(axe)
+        assert {one.partition(":")[0] for one in violations(seen.page)} == {"color-contrast", "image-alt"}
+
+
+def test_every_picture_says_what_it_shows(seen):
+    texts = seen.page.evaluate("[...document.querySelectorAll('main img')].map(one => one.getAttribute('alt'))")
+    assert not [text for text in texts if not text or len(text) < 20 or re.search(r"\.(png|svg)$", text)]
+
+
+def test_page_fits_a_phone(seen):
+    """At 390 pixels only boxes of their own scroll sideways, never the page."""
+    seen.page.set_viewport_size({"width": 390, "height": 800})
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= 390
+    seen.page.set_viewport_size({"width": 1280, "height": 800})
+
+
+@pytest.mark.skipif(bool(stale()), reason=stale())
+def test_next_leads_through_the_book_in_order():
+    path = [CHAPTERS[0]]
+    while True:
+        page = SITE / f"{path[-1]}.html"
+        following = re.search(r'<a class="right-next"\s+href="([^"]+)\.html"', page.read_text(encoding="utf-8"))
+        if not following:
+            break
+        path.append((page.parent / following[1]).resolve().relative_to(SITE.resolve()).as_posix())
+    assert path == CHAPTERS
+
+
+@pytest.mark.parametrize(
+    ("query", "page"), [("weighted masked objective", "weighted_masked_objective"), ("centers", "center_loss")]
+)
+def test_search_finds_the_chapter(chromium, address, query, page):
+    with browser.visit(chromium, f"{address}/search.html") as seen:
+        seen.page.fill("main input[name=q], .bd-article input[name=q]", query)
+        seen.page.keyboard.press("Enter")
+        found = seen.page.wait_for_selector(f"#search-results a[href*='{page}.html']")
+        assert found.is_visible()
+        seen.page.wait_for_selector("#search-results p.context, #search-results .search-summary")
+        assert not seen.problems
+
+
+def test_formulas_are_drawn_without_a_script(chromium, address):
+    with browser.visit(chromium, f"{address}/book/weighted_masked_objective.html") as seen:
+        fraction = seen.page.query_selector("math[display=block] mfrac")
+        above, below = (part.bounding_box() for part in fraction.query_selector_all(":scope > *"))
+        assert above["y"] + above["height"] <= below["y"] + 1
+        fonts = seen.page.evaluate(
+            "document.fonts.ready.then(all => [...all].filter(f => f.status == 'loaded').map(f => f.family))"
+        )
+        assert "Book Math" in " ".join(fonts)
