@@ -245,15 +245,20 @@ def _model(path: Path, modules: Sequence[str]) -> Any:
 
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
-    """Errors inside become one line, and what is printed goes to stderr: stdout is for the result."""
+    """Errors and warnings inside become one line each, and all that is printed goes to stderr."""
+
+    def show(message, *_) -> None:
+        print(f"lossviz: warning: {_one_line(message)}", file=sys.stderr)
+
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+            warnings.showwarning = show
             yield
     except (ValueError, RuntimeError, ImportError, MemoryError) as error:
         raise Refused(str(error) or type(error).__name__) from error
 
 
-def _one_line(error: Exception, limit: int = 600) -> str:
+def _one_line(error: Exception | str, limit: int = 600) -> str:
     text = f.clean(" ".join(str(error).split()))
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
