@@ -163,7 +163,7 @@ class _Function:
         attribute = f"{self.kind}_function"
         original = getattr(model, attribute)
         original = getattr(original, "stands_in_for", original)  # ours, but an exception came before its call
-        if original is not self.original:  # made anew, as after `compile`
+        if self.extended is None or original is not self.original:  # made anew, as after `compile`
             self._extend(model, attribute, original)
         extended, history = self.extended, getattr(model, "history", None)
 
