@@ -628,7 +628,7 @@ const PRESETS = [
 		"A small number, and nearly all of it is one class: see who pays, at the end. The mean over class comes first, before every weight."],
 	["Padding", "regime=keras-2.3&axes=b3r3&e=3,2,1,3,1,5,6,4,2&m=3x3:111110100",
 		"One regime counts masked steps in its divisor: the more padding, the smaller its loss."],
-	["As many samples as steps", "regime=keras-3&axes=b3r3&e=3,2,1,3,1,5,6,4,2&w=3:1,3,0",
+	["As many samples as steps", "regime=keras-3&axes=b3r3&e=3,5,1,3,1,5,6,4,2&w=3:1,3,0",
 		"One weight a sample, but Keras 3 lays them along the last axis: a column is weighted, not a row. The sizes fit, so nothing warns you."],
 	["Zero weights", "regime=keras-2.2&axes=b3&e=0,4,4&w=3:0.1,0,0.1",
 		"Up to Keras 2.2.5 a weight of zero also left the divisor. Nobody divides by the sum of the weights, unless you choose mean_with_sample_weight."],
@@ -651,7 +651,7 @@ const PRESETS = [
 ].map(([name, state, notice]) => ({ name, state: START + state, notice }));
 
 const EXPERIMENTS = [
-	["Which axis", 2, "regime=keras-3&axes=b3r3&e=3,2,1,3,1,5,6,4,2&w=3x1:1,3,0",
+	["Which axis", 2, "regime=keras-3&axes=b3r3&e=3,5,1,3,1,5,6,4,2&w=3x1:1,3,0",
 		"Three weights lie along the wrong axis in keras-3. Make them a column, one a sample: the shape (3, 1)."],
 	["A weight that is nearly zero", 3, "regime=keras-2.2&axes=b3&e=0,4,4&w=3:0.1,1e-9,0.1",
 		"Change the weight 0 in the middle to 1e-9 and stay in keras-2.2. A billionth of a weight: what does it do to the number?"],
