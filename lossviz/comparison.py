@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,34 +174,38 @@ def compare(before: Report, after: Report) -> Comparison:
     for report in (before, after):
         if not isinstance(report, Report):
             raise ValueError(f"compare takes a Report, as lossviz.explain returns it, got {type(report).__name__}.")
-    left, pairs = list(after.terms), {}
-    for same in (_same_name, _same_stem, _only_output):
-        for k, term in enumerate(before.terms):
-            waiting = [one for j, one in enumerate(before.terms) if j not in pairs]
-            if k not in pairs and (match := next((one for one in left if same(term, one, waiting, left)), None)):
-                pairs[k] = match
-                left.remove(match)
-    changes = [Change(term, pairs.get(k)) for k, term in enumerate(before.terms)]
-    return Comparison(before, after, (*changes, *(Change(None, term) for term in left)))
+    partner: dict[int, int] = {}
+    for key, most in ((_name, None), (_stem, None), (_output, 1)):
+        ones = _grouped(before.terms, key, partner.keys())
+        others = _grouped(after.terms, key, partner.values())
+        for group, found in ones.items():
+            if len(found) == len(others.get(group, ())) and (most is None or len(found) <= most):
+                partner.update(zip(found, others[group]))
+    changes = [Change(term, after.terms[partner[k]] if k in partner else None) for k, term in enumerate(before.terms)]
+    alone = [Change(None, term) for k, term in enumerate(after.terms) if k not in partner.values()]
+    return Comparison(before, after, (*changes, *alone))
 
 
-def _same_name(one: Term, other: Term, *_) -> bool:
-    return (one.name, one.kind) == (other.name, other.kind)
+def _grouped(terms: Sequence[Term], key: Callable, taken: Collection[int]) -> dict[Hashable, list[int]]:
+    """Positions of the terms that are not taken, by what `key` makes of them; those of None are left out."""
+    groups: dict[Hashable, list[int]] = {}
+    for k, term in enumerate(terms):
+        if k not in taken and (group := key(term)) is not None:
+            groups.setdefault(group, []).append(k)
+    return groups
 
 
-def _same_stem(one: Term, other: Term, ones: list[Term], others: list[Term]) -> bool:
-    """The same but for Keras's numbers, and as many of them on both sides."""
-
-    def stem(term: Term) -> tuple[str, str]:
-        return re.sub(r"_\d+(?=/|$)", "", term.name), term.kind
-
-    count = [sum(stem(term) == stem(one) for term in terms) for terms in (ones, others)]
-    return stem(one) == stem(other) and count[0] == count[1]
+def _name(term: Term) -> Hashable:
+    return term.name, term.kind
 
 
-def _only_output(one: Term, other: Term, ones: list[Term], others: list[Term]) -> bool:
-    alone = all(sum(term.kind == "output" for term in terms) == 1 for terms in (ones, others))
-    return one.kind == other.kind == "output" and alone
+def _stem(term: Term) -> Hashable:
+    """The name without the numbers that Keras appends to it."""
+    return re.sub(r"_\d+(?=/|$)", "", term.name), term.kind
+
+
+def _output(term: Term) -> Hashable:
+    return term.kind if term.kind == "output" else None
 
 
 def _has(term: Term | None, axes: Sequence[str]) -> bool:
