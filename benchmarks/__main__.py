@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
+RESULTS = FOLDER.parent / "lossviz" / "data" / "benchmarks"  # in the package, so that a notebook on Colab has them
 BACKENDS = ("tensorflow", "jax")
 PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy")
 
@@ -34,7 +35,7 @@ def main() -> int:
     if unknown := set(arguments.names) - set(names):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     whole = not (arguments.names or arguments.backend or arguments.tiny)
-    output = arguments.output or (FOLDER / "results" if whole else None)
+    output = arguments.output or (RESULTS if whole else None)
 
     started, load = time.time(), os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     backends = [name for name in BACKENDS if installed(name) and arguments.backend in (None, name)]
@@ -121,11 +122,11 @@ def table(result: dict[str, Any]) -> str:
     """One device's records, two lines each, and what was not measured."""
     about = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     lines = [f"{result['device']}, {result['date']}; {about}", ""]
-    lines.append(f"{'':12}{'':62}{'median':>12}{'against':>12}{'ratio':>8}  {'quartiles':16}target")
+    lines.append(f"{'':12}{'':76}{'median':>12}{'against':>12}{'ratio':>8}  {'quartiles':16}target")
     for record in result["records"]:
         numbers = f"{quantity(record, 'median')}{quantity(record, 'against_median')}{record['ratio']:8.3g}"
         quartiles = " to ".join(f"{value:.3g}" for value in record["ratio_quartiles"])
-        lines.append(f"{record['backend']:12}{record['what']:62}{numbers}  {quartiles:16}{target(record)}")
+        lines.append(f"{record['backend']:12}{record['what']:76}{numbers}  {quartiles:16}{target(record)}")
         note = f"; {record['note']}" if record["note"] else ""
         lines.append(f"{'':12}  against {record['against']}{note}")
     if result["growth"]:
@@ -133,7 +134,7 @@ def table(result: dict[str, Any]) -> str:
     for record in result["growth"]:
         sizes, (first, *_, last) = record["sizes"], record["median"]
         what = f"{record['what']}, {record['along']} {sizes[0]} to {sizes[-1]}"
-        lines.append(f"{record['backend']:12}{what:62}{first:9.2f} ms{last:9.2f} ms{record['slope']:8.2f}")
+        lines.append(f"{record['backend']:12}{what:76}{first:9.2f} ms{last:9.2f} ms{record['slope']:8.2f}")
     return "\n".join([*lines, "", *result["skipped"], *[f"FAILED {line}" for line in result["failed"]]])
 
 

@@ -27,7 +27,10 @@ def measure(tiny: bool = False) -> list[dict[str, Any]]:
             *("CategoricalCrossentropy", keras.losses.CategoricalCrossentropy(), y, p),
         ),
         (
-            *("the same from logits", SegmentationCrossentropy(**ignoring, from_logits=True)),
+            *(
+                "SegmentationCrossentropy ignoring a class, from logits",
+                SegmentationCrossentropy(**ignoring, from_logits=True),
+            ),
             *("CategoricalCrossentropy", keras.losses.CategoricalCrossentropy(from_logits=True), y, np.log(p)),
         ),
         (
@@ -35,7 +38,10 @@ def measure(tiny: bool = False) -> list[dict[str, Any]]:
             # its alpha weighs the misses, beta the false alarms
             *("Tversky per sample and class", keras.losses.Tversky(alpha=0.7, beta=0.3, axis=(1, 2)), y, p),
         ),
-        ("BinaryCrossentropyDice", BinaryCrossentropyDice(), "BinaryCrossentropy and Dice", crossentropy_dice, y, p),
+        (
+            *("BinaryCrossentropyDice", BinaryCrossentropyDice()),
+            *("BinaryCrossentropy and Tversky(0.5, 0.5)", crossentropy_dice, y, p),
+        ),
         ("LandmarkLoss", LandmarkLoss(), "binary crossentropy and masked MAPE", crossentropy_mape, t, q),
     ]
     return [
@@ -64,8 +70,8 @@ def landmarks(faces: int, seed: int) -> np.ndarray:
 
 
 def crossentropy_dice(y_true: Any, y_pred: Any) -> Any:
-    """Binary crossentropy, and Dice for each sample and class, in Keras's functions."""
-    dice = keras.losses.dice(y_true, y_pred, axis=(1, 2))
+    """Binary crossentropy, and Dice for each sample and class from the same three sums, in Keras's functions."""
+    dice = keras.losses.tversky(y_true, y_pred, alpha=0.5, beta=0.5, axis=(1, 2))
     return ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + ops.mean(dice)
 
 

@@ -113,7 +113,9 @@ def test_both_sides_take_turns_after_their_warm_up():
     assert record["pairs"] == 2 and record["unit"] == "ms"
 
 
-@pytest.mark.parametrize("path", sorted(Path(ROOT, "benchmarks", "results").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(Path(ROOT, "lossviz", "data", "benchmarks").glob("*.json")), ids=lambda path: path.stem
+)
 def test_what_is_recorded_is_whole_and_agrees_with_itself(path):
     found = json.loads(path.read_text(encoding="utf-8"))
     assert found["device"] and found["date"] and found["versions"]["keras"] and found["failed"] == []
