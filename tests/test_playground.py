@@ -10,6 +10,7 @@ from pathlib import Path
 import browser
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from lossviz import plots, regimes
 from lossviz.regimes import REGIMES
@@ -19,7 +20,8 @@ SCRIPT = ROOT / "book" / "_playground" / "playground.js"
 PAGE = ROOT / "book" / "playground.md"
 BUILT = ROOT / "_build" / "html" / "book" / "playground.html"
 HTML = """<!doctype html><html lang=en data-theme=light><meta charset=utf-8><title>t</title>
-<meta name=viewport content="width=device-width, initial-scale=1"><link rel=icon href="data:,"><h1>Playground</h1><h2 id=try>Try</h2>
+<meta name=viewport content="width=device-width, initial-scale=1"><link rel=icon href="data:,">
+<style>body { margin: 0 16px; overflow-wrap: break-word }</style><h1 id=heading>Playground</h1>
 <div id=lossviz-playground></div><script src=playground.js></script></html>"""
 
 
@@ -38,6 +40,23 @@ def address(tmp_path_factory):
         yield f"{one}/index.html"
 
 
+def to_json(x):
+    """Numbers that are not finite as words."""
+    if isinstance(x, float) and not math.isfinite(x):
+        return "#NaN" if math.isnan(x) else "#Infinity" if x > 0 else "#-Infinity"
+    if isinstance(x, dict):
+        return {key: to_json(one) for key, one in x.items()}
+    return [to_json(one) for one in x] if isinstance(x, (list, tuple)) else x
+
+
+def from_json(x):
+    if isinstance(x, str) and x.startswith("#"):
+        return float(x[1:])
+    if isinstance(x, dict):
+        return {key: from_json(one) for key, one in x.items()}
+    return [from_json(one) for one in x] if isinstance(x, list) else x
+
+
 @pytest.fixture(scope="module")
 def arithmetic(chromium, address):
     """Calls a function of the page on each of a list of arguments: `arithmetic("reduce", configurations)`."""
@@ -47,20 +66,6 @@ def arithmetic(chromium, address):
         const number = (k, x) => typeof x === "string" && x[0] === "#" ? Number(x.slice(1)) : x;
         return JSON.stringify(JSON.parse(text, number).map((one) => lossvizPlayground[name](one)), word);
     }"""
-
-    def to_json(x):
-        if isinstance(x, float) and not math.isfinite(x):
-            return "#NaN" if math.isnan(x) else "#Infinity" if x > 0 else "#-Infinity"
-        if isinstance(x, dict):
-            return {key: to_json(one) for key, one in x.items()}
-        return [to_json(one) for one in x] if isinstance(x, (list, tuple)) else x
-
-    def from_json(x):
-        if isinstance(x, str) and x.startswith("#"):
-            return float(x[1:])
-        if isinstance(x, dict):
-            return {key: from_json(one) for key, one in x.items()}
-        return [from_json(one) for one in x] if isinstance(x, list) else x
 
     with browser.visit(chromium, address) as seen:
         yield lambda name, all: from_json(json.loads(seen.page.evaluate(script, [name, json.dumps(to_json(all))])))
@@ -163,7 +168,7 @@ def shaped(result):
 
 
 def test_the_arithmetic_is_that_of_regimes(arithmetic):
-    cases = list(random_configurations(0, 1000))
+    cases = list(random_configurations(0, 700))
     calls = [(case, regime) for case in cases for regime in REGIMES]
     found = arithmetic("reduce", [configuration(*case, regime) for case, regime in calls])
     counts = dict.fromkeys(("refused", "nan", "infinite", "array", "number", "unknown reduction"), 0)
@@ -202,3 +207,714 @@ def test_the_arithmetic_is_that_of_regimes(arithmetic):
         contributions = shaped(mine["contributions"])
         assert same(contributions, wanted.contributions), where
     assert min(counts.values()) > 20 and counts["number"] > 500 and counts["refused"] > 300, counts
+
+
+# --- states: what an address holds, against the sums of lossviz.regimes
+
+LETTERS = {"batch": "b", "row": "r", "col": "c", "class": "k"}
+MOST = {"batch": 6, "row": 4, "col": 4, "class": 6}
+
+
+def random_output(rng, batch):
+    axes = {"batch": batch} if batch else {}
+    axes |= {name: int(rng.integers(1, MOST[name] + 1)) for name in ("row", "col", "class") if rng.random() < 0.4}
+    elements = np.round(random_values(rng, tuple(axes.values())), 3)
+    one = {"axes": axes, "fn": str(rng.choice(["mean", "sum"])), "e": elements, "w": None, "m": None, "lw": None}
+    score = tuple(n for name, n in axes.items() if name != "class")
+    if rng.random() < 0.6:
+        one["w"] = random_values(rng, random_shape(rng, score))
+    if rng.random() < 0.5:
+        one["m"] = np.asarray(rng.random(random_shape(rng, score)) < 0.7)
+    if rng.random() < 0.4:
+        one["lw"] = float(np.round(rng.uniform(-1, 3), 2))
+    return one
+
+
+def random_states(seed, count):
+    rng = np.random.default_rng(seed)
+    reductions = ["sum_over_batch_size"] * 6 + ["sum", "mean_with_sample_weight", "none"]
+    for _ in range(count):
+        batch = int(rng.integers(0, 7))
+        outputs = [random_output(rng, batch) for _ in range(rng.choice([1, 1, 1, 2, 3]))]
+        yield {"regime": str(rng.choice(REGIMES)), "reduction": str(rng.choice(reductions)), "outputs": outputs}
+
+
+def numbers(array):
+    words = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+    return ",".join(words.get(repr(x), repr(x)) for x in np.asarray(array, float).ravel().tolist())
+
+
+def address_of(state):
+    fields = [("regime", state["regime"]), ("reduction", state["reduction"])]
+    for k, one in enumerate(state["outputs"], 1):
+        end = "" if k == 1 else str(k)
+        fields.append((f"axes{end}", "".join(f"{LETTERS[name]}{n}" for name, n in one["axes"].items()) or "0"))
+        if "class" in one["axes"]:
+            fields.append((f"fn{end}", one["fn"]))
+        fields.append((f"e{end}", numbers(one["e"])))
+        if one["w"] is not None:
+            fields.append((f"w{end}", f"{'x'.join(map(str, one['w'].shape))}:{numbers(one['w'])}"))
+        if one["m"] is not None:
+            digits = "".join(map(str, one["m"].astype(int).ravel()))
+            fields.append((f"m{end}", f"{'x'.join(map(str, one['m'].shape))}:{digits}"))
+        if one["lw"] is not None:
+            fields.append((f"lw{end}", repr(one["lw"])))
+    return "#play:" + "&".join("=".join(pair) for pair in fields)
+
+
+def reductions_of(state, regime, rows=slice(None)):
+    """What lossviz.regimes makes of each output; the samples `rows` of it. ValueError where it refuses."""
+    found = []
+    for one in state["outputs"]:
+        elements, score = one["e"], one["e"]
+        if "class" in one["axes"]:
+            score = elements.mean(-1) if one["fn"] == "mean" else elements.sum(-1)
+        cut = [None if x is None else x if rows == slice(None) else x[rows] for x in (score, one["w"], one["m"])]
+        axes = [name for name in one["axes"] if name != "class"]
+        options = {"reduction": state["reduction"], "loss_weight": one["lw"], "axes": axes}
+        found.append(regimes.reduce(*cut, regime=regime, **options))
+    return found
+
+
+def attempt(state, regime, rows=slice(None)):
+    try:
+        return reductions_of(state, regime, rows)
+    except ValueError as error:
+        return str(error)
+
+
+SCRIPT_OF_STATE = """(addresses) => {
+    const word = (k, x) => (typeof x === "number" && !Number.isFinite(x) ? `#${x}` : x);
+    const { read, write, compare, epoch, shares, pythonCode } = lossvizPlayground;
+    return JSON.stringify(addresses.map((one) => {
+        const state = read(one), { found, reference } = compare(state);
+        const [{ axes }] = state.outputs, n = axes.length && axes[0][0] === "batch" ? axes[0][1] : 0;
+        const rows = Object.entries(found).map(([regime, row]) => ({
+            regime, refusal: row.refusal, value: row.value, array: row.array, difference: row.difference,
+            shares: row.value === undefined ? null : state.outputs.map((_, k) => shares(state, row, k)),
+            epochs: Array.from({ length: n }, (_, k) => epoch(state, regime, k + 1)),
+        }));
+        return { rows, reference, again: write(read(write(state))) === write(state), python: pythonCode(state) };
+    }), word);
+}"""
+
+
+@pytest.fixture(scope="module")
+def pages(chromium, address):
+    """Everything that the page computes of a list of addresses."""
+    with browser.visit(chromium, address) as seen:
+        yield lambda addresses: from_json(json.loads(seen.page.evaluate(SCRIPT_OF_STATE, addresses)))
+        assert seen.problems == []
+
+
+def expected_epoch(state, regime, size):
+    """The number of an epoch in batches of `size`; None without samples to split, or where it is no number."""
+    batch = state["outputs"][0]["axes"]["batch"]
+    arrays = [x for one in state["outputs"] for x in (one["w"], one["m"]) if x is not None]
+    if any(x.ndim == 0 or x.shape[0] != batch for x in arrays):
+        return None
+    batches = [slice(start, start + size) for start in range(0, batch, size)]
+    parts = [attempt(state, regime, rows) for rows in batches]
+    for part in parts:  # the first batch that gives no number decides
+        if isinstance(part, str):
+            return "refused"
+        if any(np.ndim(one.value) for one in part):
+            return None
+    losses = [sum(one.value for one in part) for part in parts]
+    sizes = [min(size, batch - rows.start) for rows in batches]
+    return regimes.epoch(losses, sizes, regime=regime).history
+
+
+def test_states_are_sums_of_what_regimes_gives(pages):
+    states = list(random_states(1, 250))
+    counts = dict.fromkeys(("number", "nan", "refused", "array", "differs", "epochs", "shares"), 0)
+    for state, page in zip(states, pages([address_of(state) for state in states]), strict=True):
+        assert page["again"]
+        wanted = {regime: attempt(state, regime) for regime in REGIMES}
+        accepted = [regime for regime in REGIMES if not isinstance(wanted[regime], str)]
+        assert page["reference"] == (accepted[-1] if accepted else "")
+        for row in page["rows"]:
+            regime, many = row["regime"], len(state["outputs"]) > 1
+            parts, where = wanted[regime], (address_of(state), row)
+            if isinstance(parts, str):
+                counts["refused"] += 1
+                assert row["refusal"].removeprefix(row["refusal"].split(": ")[0] + ": " if many else "") == parts, where
+                continue
+            assert "refusal" not in row, where
+            arrays = [np.shape(one.value) for one in parts if np.ndim(one.value)]
+            if arrays:
+                counts["array"] += 1
+                assert tuple(row["array"]) == arrays[0], where
+            else:
+                value = sum(one.value for one in parts)
+                counts["nan" if math.isnan(value) else "number"] += 1
+                scale = sum(abs(one.value) for one in parts)
+                assert np.allclose(row["value"], value, rtol=1e-6, atol=1e-9 * np.nan_to_num(scale), equal_nan=True), (
+                    where
+                )
+                for one, output, share in zip(parts, state["outputs"], row["shares"], strict=True):
+                    counts["shares"] += 1
+                    along = share["shape"][len(one.elements.shape) :]
+                    assert tuple(share["shape"]) == output["e"].shape
+                    own = shaped(share).sum(-1) if along else shaped(share)
+                    finite = np.isfinite(own) & np.isfinite(one.contributions)
+                    assert np.allclose(own[finite], one.contributions[finite], rtol=1e-6, atol=1e-12), where
+            others = wanted[page["reference"]]
+            differences = [regimes._first_difference(*pair) for pair in zip(parts, others)]
+            first = next((k for k, text in enumerate(differences) if text), None)
+            text = "" if first is None else f"output {first + 1}: {differences[first]}" if many else differences[first]
+            assert row["difference"] == ("" if regime == page["reference"] else text), where
+            counts["differs"] += bool(text)
+        for row in page["rows"]:
+            for size, mine in enumerate(row["epochs"], 1):
+                whole = expected_epoch(state, row["regime"], size)
+                where = (address_of(state), row["regime"], size, mine, whole)
+                if isinstance(whole, float) and isinstance(mine, (int, float)):
+                    counts["epochs"] += 1
+                    assert np.allclose(mine, whole, rtol=1e-6, atol=1e-9, equal_nan=True), where
+                else:
+                    assert mine == whole, where
+    assert counts["number"] > 300 and min(counts.values()) > 20, counts
+
+
+def test_the_python_code_on_the_page_gives_its_number(pages):
+    """The code is run as a reader would: printed is what the page shows."""
+    states = [state for state in random_states(2, 100) if not isinstance(attempt(state, state["regime"]), str)]
+    ran = 0
+    for state, page in zip(states, pages([address_of(state) for state in states]), strict=True):
+        row = next(row for row in page["rows"] if row["regime"] == state["regime"])
+        if "value" not in row:
+            continue
+        names = {}
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(page["python"], names)
+        value = names["total"] if len(state["outputs"]) > 1 else names["loss"].value
+        assert printed.getvalue() and np.allclose(value, row["value"], rtol=1e-6, atol=1e-9, equal_nan=True), page[
+            "python"
+        ]
+        ran += 1
+    assert ran > 40
+
+
+# --- presets and experiments: what they say is so
+
+
+def preset(name):
+    text = re.search(rf'\["{re.escape(name)}", (.*?),\n', SCRIPT.read_text(), re.DOTALL)[1]
+    return "#play:" + "".join(re.findall(r'"([^"]*)"', text))
+
+
+@pytest.fixture(scope="module")
+def values(pages):
+    """name -> regime -> number, or the refusal; and the rows themselves."""
+
+    def look(hash):
+        return {row["regime"]: row for row in pages([hash])[0]["rows"]}
+
+    return look
+
+
+def four(rows):
+    return [row.get("value", "refused") for row in rows.values()]
+
+
+def test_presets_show_what_they_say(values):
+    class_shares = shaped(values(preset("Five classes"))["keras-3"]["shares"][0]).sum((0, 1, 2))
+    assert class_shares[4] > 0.8 * class_shares.sum() and class_shares.sum() < 0.1
+
+    old, padded, later, today = four(values(preset("Padding")))
+    assert padded < old == later == today
+
+    rows = values(preset("As many samples as steps"))
+    today, before = (shaped(rows[regime]["shares"][0]) for regime in ("keras-3", "tf-keras-2.10"))
+    assert not today[:, 2].any() and today[2].any() and not before[2].any()
+    assert today.sum() != before.sum()
+
+    old, *others = four(values(preset("Zero weights")))
+    assert np.allclose([old, *others], [0.2, 0.4 / 3, 0.4 / 3, 0.4 / 3])
+    by_sum = values(
+        preset("Zero weights").replace("regime=keras-2.2", "regime=keras-3&reduction=mean_with_sample_weight")
+    )
+    assert by_sum["keras-3"]["value"] == pytest.approx(2.0)
+
+    assert len(set(four(values(preset("Mask and weights"))))) == 4
+
+    old, *others = four(values(preset("(N, 1) on (N,)")))
+    assert old != others[0] and np.allclose(others, np.mean([3, 4, 6]))
+
+    rows = values(preset("SUM"))
+    assert rows["keras-2.2"]["refusal"].endswith("its wrapper always takes the mean.")
+    mean = values(preset("SUM").replace("reduction=sum&", ""))
+    assert rows["keras-3"]["value"] == pytest.approx(8 * mean["keras-3"]["value"])
+
+    epochs = values(preset("Short last batch"))["keras-3"]["epochs"]
+    assert len({round(x, 9) for x in epochs}) > 1
+
+    old, all_steps, later, today = four(values(preset("All masked")))
+    assert math.isnan(old) and all_steps == 0 and math.isnan(later) and today == 0
+
+    assert all(map(math.isnan, four(values(preset("NaN under weight 0")))))
+
+    old, *middle, today = four(values(preset("A loss of one number")))
+    assert middle == ["refused", "refused"] and today == 2 * np.mean([0, 1, 5]) and old == 2 * np.mean([1, 5])
+
+    assert set(np.round(four(values(preset("Two outputs"))), 9)) == {round((0.7 + 1.1) / 2 + 0.01 * 250, 9)}
+
+
+# --- the page
+
+
+@pytest.fixture
+def play(chromium, address):
+    """Opens the page; nothing may go wrong on it."""
+    with contextlib.ExitStack() as stack:
+
+        def visit(hash="", **options):
+            seen = stack.enter_context(browser.visit(chromium, address + hash, **options))
+            stack.callback(lambda: problems(seen))
+            seen.page.set_default_timeout(10_000)
+            return seen.page
+
+        def problems(seen):
+            assert seen.problems == []
+            assert {url.split("#")[0].rsplit("/", 1)[1] for url in seen.requests} <= {
+                "index.html",
+                "playground.js",
+                ",",
+            }
+
+        yield visit
+
+
+def number(page):
+    return page.inner_text(".lvp output")
+
+
+def alert(page):
+    return page.inner_text(".lvp [role=alert]")
+
+
+def tiles(page):
+    return page.eval_on_selector_all(".lvp .tiles b", "all => all.map((one) => one.textContent)")
+
+
+def cells(page, title):
+    """The cells of the grid whose name begins with `title`."""
+    return page.locator(f'[role=grid][aria-label^="{title}"] [role=gridcell] > *')
+
+
+def focused(page):
+    return page.evaluate("document.activeElement.getAttribute('aria-label')")
+
+
+def test_one_small_file_that_asks_for_nothing():
+    text = SCRIPT.read_text()
+    assert len(text.encode()) < 60_000
+    assert not re.findall(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(|fetch\(|XMLHttp|import[ (]",
+        text.replace("import numpy", "").replace("import regimes", ""),
+    )
+    assert set(re.findall(r"https?://[^\"`]*", text)) == {"http://www.w3.org/2000/svg"}
+    assert "</script" not in text.lower()  # the page holds it in a script element
+    # colours: those of the figures
+    stops = {
+        name: re.findall(r"#\w{6}", re.search(rf"{name} = \[(.*?)\]", text)[1]) for name in ("SEQUENTIAL", "DIVERGING")
+    }
+    for name, found in stops.items():
+        assert found == [to_hex(getattr(plots, name)(k / 8)) for k in range(9)]
+    assert f'NAN_COLOR = "{plots.NAN_COLOR}"' in text
+    for name, color in re.findall(r'(\w+): "(#\w+)"', re.search(r"AXIS_COLORS = {(.*?)}", text)[1]):
+        assert plots.AXIS_COLORS[name] == color
+
+
+def test_a_visit_with_the_mouse(play):
+    page = play()
+    five = values_of(preset("Five classes"))
+    assert number(page) == five["keras-3"]
+    page.get_by_role("button", name="Mask and weights").click()
+    wanted = values_of(preset("Mask and weights"))
+    assert tiles(page) == [wanted[r] + (" ≠" if wanted[r] != wanted["keras-3"] else "") for r in REGIMES]
+    assert page.evaluate("location.hash") == preset("Mask and weights")
+    assert "four numbers" in page.inner_text(".lvp .note")
+    page.locator(".tiles label", has_text="tf-keras-2.10").click()
+    assert number(page) == wanted["tf-keras-2.10"]
+    cells(page, "mask").nth(8).click()
+    cells(page, "score array").nth(0).fill("7,5")  # a decimal comma
+    page.select_option("[data-key=w]", label="(3, 1) one a sample, as a column")
+    page.wait_for_timeout(300)
+    hash = page.evaluate("location.hash")
+    assert hash == "#play:regime=tf-keras-2.10&axes=b3r3&e=7.5,2,1,3,1,5,6,4,2&w=3x1:1,3,0&m=3x3:111110101"
+    score = np.array([[7.5, 2, 1], [3, 1, 5], [6, 4, 2]])
+    mask = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 1]])
+    one = regimes.reduce(score, [[1], [3], [0]], mask, regime="tf-keras-2.10", axes=("batch", "row"))
+    assert number(page) == regimes.f.plain(one.value, 6)
+    steps = page.eval_on_selector_all(
+        ".lvp .steps > li p", "all => all.map((one) => one.firstChild && one.textContent)"
+    )
+    assert len(steps) == len(one.steps)
+    assert [step.text for text, step in zip(steps, one.steps) if not text.startswith(step.text)] == []
+    marked = page.eval_on_selector_all(".lvp .steps .div", "all => all.map((one) => one.textContent)")
+    assert marked == [f"÷ {regimes.f.plain(d)}" for d in one.divisors.values()]
+    page.get_by_role("button", name="Reset").click()
+    assert number(page) == five["keras-3"] and page.evaluate("location.hash") == preset("Five classes")
+
+
+def values_of(hash):
+    """regime -> the number as the page writes it, from lossviz.regimes: of a state with one output."""
+    fields = dict(pair.split("=") for pair in hash.removeprefix("#play:").split("&"))
+    shape = [int(n) for n in re.findall(r"\d", fields["axes"])]
+    score = np.array([float(x) for x in fields["e"].split(",")]).reshape(shape)
+    if "k" in fields["axes"]:
+        score = score.mean(-1) if fields["fn"] == "mean" else score.sum(-1)
+    arrays = []
+    for key in ("w", "m"):
+        if key not in fields:
+            arrays.append(None)
+            continue
+        own, data = fields[key].split(":")
+        data = data.split(",") if key == "w" else data
+        arrays.append(np.array([float(x) for x in data]).reshape([int(n) for n in own.split("x") if n]))
+    return {r: regimes.f.plain(regimes.reduce(score, *arrays, regime=r).value, 6) for r in REGIMES}
+
+
+def test_the_three_experiments(play):
+    page = play()
+    expected = page.eval_on_selector_all(".lvp .expected", "all => all.map((one) => one.textContent)")
+    goals = page.evaluate("lossvizPlayground.EXPERIMENTS.map((one) => one.goal)")
+    assert expected == [values_of(goal)[re.search("regime=([^&]*)", goal)[1]] for goal in goals]
+    reached = page.locator(".lvp li [role=status]")
+    # each done as its text says
+    page.locator(".lvp li", has_text="Which axis").get_by_role("button").click()
+    assert number(page) != expected[0] and reached.nth(0).inner_text() == ""
+    page.select_option("[data-key=w]", label="(3, 1) one a sample, as a column")
+    assert number(page) == expected[0] and reached.nth(0).inner_text().startswith("Reached")
+    page.locator(".lvp li", has_text="nearly zero").get_by_role("button").click()
+    cells(page, "sample weights").nth(1).fill("1e-9")
+    assert number(page) == expected[1] and reached.nth(1).inner_text().startswith("Reached")
+    page.locator(".lvp li", has_text="Mean or sum").get_by_role("button").click()
+    page.select_option("[data-key=fn]", "sum")
+    assert number(page) == expected[2] and reached.nth(2).inner_text().startswith("Reached")
+
+
+def test_by_keyboard_alone(play):
+    page = play()
+    stops = []
+    look = """() => {
+        const one = document.activeElement, style = getComputedStyle(one.closest(".tiles label") || one);
+        const name = one.getAttribute("aria-label") || (one.labels && one.labels[0] ? one.labels[0] : one).textContent;
+        return [name.trim(), style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2];
+    }"""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement === document.body"):
+            break
+        stops.append(page.evaluate(look))
+    names = [name for name, _ in stops]
+    assert all(name for name in names) and all(visible for _, visible in stops), stops
+    # a grid is one stop, and so are the regimes
+    assert sum(name.startswith("batch 0, row 0") for name in names) == 1 and sum("keras" in name for name in names) == 1
+    for name in ("Reset", "Copy link", "Padding", "reduction", "loss weight", "The same in Python"):
+        assert any(name in one for one in names), name
+
+    # regimes with arrows
+    page.locator(".tiles input").nth(3).focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("document.querySelectorAll('.tiles input')[2].checked")
+    page.wait_for_timeout(300)
+    assert "regime=tf-keras-2.10" in page.evaluate("location.hash")
+
+    # through the cells
+    first = cells(page, "element losses").nth(0)
+    first.focus()
+    walk = [
+        ("ArrowRight", "batch 0, row 0, col 0, class 1"),
+        ("ArrowDown", "batch 0, row 0, col 1, class 1"),
+        ("ArrowDown", "batch 0, row 1, col 0, class 1"),
+        ("End", "batch 0, row 1, col 0, class 4"),
+        ("PageDown", "batch 1, row 0, col 0, class 4"),
+        ("Home", "batch 1, row 0, col 0, class 0"),
+        ("ArrowLeft", "batch 0, row 1, col 1, class 4"),
+        ("Control+Home", "batch 0, row 0, col 0, class 0"),
+        ("ArrowUp", "batch 0, row 0, col 0, class 0"),
+        ("Control+End", "batch 1, row 1, col 1, class 4"),
+        ("ArrowRight", "batch 1, row 1, col 1, class 4"),
+    ]
+    for key, where in walk:
+        page.keyboard.press(key)
+        assert focused(page) == where, key
+    # typing replaces; Escape takes it back; Enter goes on below
+    before = number(page)
+    page.keyboard.type("12")
+    assert number(page) != before
+    page.keyboard.press("Escape")
+    assert number(page) == before
+    page.keyboard.press("Control+Home")
+    page.keyboard.type("4.5")
+    page.keyboard.press("Enter")
+    assert focused(page) == "batch 0, row 0, col 1, class 0"
+    assert cells(page, "element losses").nth(0).input_value() == "4.5"
+    # what is not a number changes nothing, and says so
+    before = number(page)
+    page.keyboard.type("two")
+    assert number(page) == before and page.locator(".lvp [aria-invalid]").count() == 1
+    page.keyboard.press("ArrowDown")
+    assert "“two” is not a number; the cell keeps 0.01." in alert(page)
+    assert page.locator(".lvp [aria-invalid]").count() == 0
+
+    # a mask, from nothing to one cell
+    page.locator("[data-key=m]").focus()
+    page.keyboard.press("ArrowDown")
+    assert focused(page) is None and page.evaluate("document.activeElement.dataset.key") == "m"  # the focus stays
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    before = number(page)
+    page.keyboard.press("Space")
+    assert number(page) != before or cells(page, "mask").nth(1).get_attribute("aria-checked") == "false"
+    assert page.evaluate("document.activeElement.getAttribute('aria-checked')") == "false"
+
+
+def test_the_path_of_a_cell_is_outlined(play):
+    page = play(preset("Mask and weights"))
+    cells(page, "score array").nth(4).focus()  # sample 1, step 1
+    paths = page.eval_on_selector_all(
+        ".lvp .steps .planes",
+        """all => all.map((one) => [...one.querySelectorAll("rect")]
+            .map((cell, k) => cell.classList.contains("on") ? k : -1).filter((k) => k >= 0))""",
+    )
+    assert paths == [[4], [4], [1], [1], [1], [0]]
+
+
+def test_axes_come_and_go_and_weights_follow(play):
+    page = play(preset("Mask and weights"))
+    page.select_option("[data-key=batch]", "4")
+    assert page.get_attribute('[role=grid][aria-label^="score array"]', "aria-label") == "score array (4, 3)"
+    assert page.get_attribute('[role=grid][aria-label^="sample weights"]', "aria-label") == "sample weights (4,)"
+    assert page.get_attribute('[role=grid][aria-label^="mask"]', "aria-label") == "mask (4, 3)"
+    assert "refused" not in tiles(page)[:3]
+    for name in ("batch", "row"):
+        page.select_option(f"[data-key={name}]", "0")
+    assert cells(page, "score array").count() == 1
+    for name, size in (("batch", "6"), ("row", "4"), ("col", "4"), ("class", "6")):
+        page.select_option(f"[data-key={name}]", size)
+    assert cells(page, "element losses").count() == 6 * 4 * 4 * 6
+    assert alert(page) == ""
+
+
+def test_any_shape_of_weights(play):
+    page = play(preset("Zero weights"))
+    page.select_option("[data-key=w]", "other")
+    page.fill("[data-key=wshape]", "(2, 3)")
+    page.get_by_role("button", name="Use this shape").first.click()
+    assert cells(page, "sample weights").count() == 6
+    refused = [regimes_text(np.array([0.0, 4, 4]), np.ones((2, 3)), regime) for regime in REGIMES]
+    page.wait_for_timeout(300)
+    assert [text.startswith("refused") for text in tiles(page)] == [
+        text.startswith("sample_weight") for text in refused
+    ]
+    table = page.locator(".lvp table").first.inner_text()
+    for text in refused:
+        assert not text.startswith("sample_weight") or text in table
+    for bad in ("2, x", "7", "0", "2,2,2,2,2,2", "6,6,6,6"):
+        page.fill("[data-key=wshape]", bad)
+        page.get_by_role("button", name="Use this shape").first.click()
+        assert f"“{bad}”" in alert(page)
+        assert cells(page, "sample weights").count() == 6
+    page.fill("[data-key=wshape]", "()")
+    page.get_by_role("button", name="Use this shape").first.click()
+    assert cells(page, "sample weights").count() == 1 and alert(page) == ""
+
+
+def regimes_text(score, weight, regime):
+    try:
+        return str(regimes.reduce(score, weight, regime=regime).value)
+    except ValueError as error:
+        return str(error)
+
+
+def test_several_outputs(play):
+    page = play(preset("Two outputs"))
+    assert "3.4 " in page.inner_text(".lvp .steps li:last-child") or "= 3.4" in page.inner_text(
+        ".lvp .steps li:last-child"
+    )
+    page.get_by_role("button", name="Output 2").click()
+    page.fill("[data-key=lw]", "0.1")
+    assert number(page) == regimes.f.plain((0.7 + 1.1) / 2 + 0.1 * 250, 6)
+    page.get_by_role("button", name="Add an output").click()
+    assert number(page) == regimes.f.plain((0.7 + 1.1) / 2 + 0.1 * 250 + 1, 6)
+    page.get_by_role("button", name="Remove output 3").click()
+    page.get_by_role("button", name="Remove output 1").click()
+    assert number(page) == regimes.f.plain(0.1 * 250, 6)
+
+
+BAD = {
+    "#play:": "is not of the form name=value",
+    "#play:regime=keras-4&axes=b2&e=1,2": "regime=“keras-4” is none of keras-2.2",
+    "#play:axes=b2&e=1,2&reduction=max": "reduction=“max” is none of",
+    "#play:axes=b9&e=1": "axes=“b9” is not of the form",
+    "#play:axes=r2b2&e=1,2,3,4": "is not of the form",
+    "#play:e=1": "axes=“” is not of the form",
+    "#play:axes=b2&e=1,2,3": "e holds 3 numbers where 2 are needed",
+    "#play:axes=b2&e=1,0x10": "e holds something that is not a number",
+    "#play:axes=b2&e=1,": "e holds something that is not a number",
+    "#play:axes=b2&e=1,2&w=2": "w holds 1 numbers where 2 are needed",
+    "#play:axes=b2&e=1,2&w=9:1": "“9” is not a shape",
+    "#play:axes=b2&e=1,2&m=2:12": "m holds something that is not 0 or 1",
+    "#play:axes=b2&e=1,2&lw=much": "lw holds something that is not a number",
+    "#play:axes=b2&e=1,2&axes2=b3&e2=1,2,3": "the outputs have different batch sizes",
+    "#play:axes=b2&e=1,2&axes4=b2&e4=1,2": "“axes4” means nothing here",
+    "#play:axes=b2&e=1,2&fn=median": "fn=“median” is none of mean, sum",
+    "#play:axes=b2&e=1,2&%E0%A4%A": "it holds a broken % sign",
+    "#nothing-here": "it does not begin with #play:",
+    "#%E0%A4%A": "URI malformed",
+    "#play:axes=b1&e=1&<img src=x onerror=alert(1)>=1": "means nothing here",
+    "#play:axes=<script>alert(1)</script>&e=1": "is not of the form",
+    "#play:" + "a=1&" * 5000 + "b=2": "axes=“” is not of the form",
+    "#play:__proto__=1&axes=b1&e=1": "“__proto__” means nothing here",
+}
+
+
+def test_a_broken_address_says_so_and_shows_the_default(play):
+    page = play()
+    page.on("dialog", lambda dialog: pytest.fail("a script ran"))
+    default = number(page)
+    go = """hash => new Promise((done) => {
+        addEventListener("hashchange", () => setTimeout(() => done([
+            document.querySelector(".lvp [role=alert]").textContent, document.querySelector(".lvp output").textContent,
+            document.querySelectorAll(".lvp :is(img, script)").length])), { once: true });
+        location.hash = hash;
+    })"""
+    for hash, message in BAD.items():
+        said, value, strangers = page.evaluate(go, hash)
+        assert message in said and said.endswith("The first preset is shown instead."), (hash, said)
+        assert value == default and strangers == 0, hash
+    assert page.evaluate(go, "#play:axes=b2&e=1,2") == ["", "1.5", 0]  # and back to a good one
+    assert page.evaluate(go, "#heading") == ["", "1.5", 0]  # a place on the page is no state: nothing changes
+
+
+def test_an_address_at_the_start(play):
+    page = play()
+    start = page.url
+    default, padding = preset("Five classes"), preset("Padding")
+    wanted = {
+        "#play:axes=b2&e=1,x": default,
+        "#heading": default,
+        "#": default,
+        padding: padding,
+        padding.replace(",", "%2C"): padding,
+    }
+    for hash, hash_shown in wanted.items():
+        page.goto("about:blank")
+        page.goto(start + hash)
+        assert bool(alert(page)) == ("1,x" in hash)
+        assert number(page) == values_of(hash_shown)[re.search("regime=([^&]*)", hash_shown)[1]]
+
+
+def test_a_shared_link_shows_the_same(play):
+    page = play(preset("Zero weights"))
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    cells(page, "score array").nth(1).fill("nan")
+    assert number(page) == "NaN"
+    page.get_by_role("button", name="Copy link").click()
+    page.wait_for_function("document.body.textContent.includes('Link copied.')")
+    link = page.evaluate("navigator.clipboard.readText()")
+    other = play("#" + link.split("#")[1])
+    assert number(other) == "NaN" and tiles(other) == tiles(page)
+    other.evaluate(
+        "() => { navigator.clipboard.writeText = () => Promise.reject(); }"
+    )  # no clipboard: the link stands in a field
+    other.get_by_role("button", name="Copy link").click()
+    field = other.get_by_role("textbox", name="to copy by hand")
+    field.wait_for()
+    assert field.input_value().split("#")[1] == link.split("#")[1]
+
+
+WIDEST = "&".join(
+    [
+        "#play:regime=keras-2.2",
+        "axes=b6r4c4k6&fn=sum&e=" + ",".join(["0.123456789"] * 576),
+        "w=6x4x4x1x1:" + ",".join(["1"] * 96),
+        "m=6x4x4:" + "10" * 48,
+        "axes2=b6&e2=1,2,3,4,5,6&w2=2x3:1,2,3,4,5,6",
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    "hash, dark",
+    [("", True), (WIDEST, False), (preset("As many samples as steps"), True), (preset("Two outputs"), False)],
+)
+def test_on_a_phone(play, hash, dark):
+    page = play(hash, width=390, height=844, dark=dark, has_touch=True)
+    if dark:
+        page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    assert alert(page) == ""
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    controls = ".lvp :is(button, select, input, summary, label:has(input))"
+    small = page.eval_on_selector_all(
+        controls,
+        """all => all.filter((one) => {
+        const box = one.getBoundingClientRect();
+        return one.offsetParent && (box.width < 40 || box.height < 44);
+    }).map((one) => one.outerHTML.slice(0, 100))""",
+    )
+    assert small == []
+    page.locator("[role=gridcell] > *").nth(0).tap()
+    assert focused(page).startswith("batch 0")
+
+
+def test_no_motion(play):
+    page = play(reduced_motion="reduce")
+    moving = """[...document.querySelectorAll(".lvp, .lvp *")].filter((one) => {
+        const style = getComputedStyle(one);
+        return parseFloat(style.transitionDuration) || parseFloat(style.animationDuration);
+    }).length"""
+    assert page.evaluate(moving) == 0
+
+
+def luminance(color):
+    r, g, b = ((x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4) for x in color)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def test_numbers_in_cells_can_be_read(play):
+    page = play("#play:axes=b6r4&e=" + ",".join(str(k / 23) for k in range(24)))
+    pairs = page.eval_on_selector_all(
+        ".lvp [role=gridcell] > *",
+        "all => all.map((one) => [getComputedStyle(one).color, getComputedStyle(one).backgroundColor])",
+    )
+    assert len({background for _, background in pairs}) == 24
+    for pair in pairs:
+        light, dark = sorted((luminance([int(x) / 255 for x in re.findall(r"\d+", one)]) for one in pair), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_from_a_file(chromium, tmp_path):
+    (tmp_path / "index.html").write_text(HTML)
+    (tmp_path / "playground.js").write_bytes(SCRIPT.read_bytes())
+    with browser.visit(chromium, (tmp_path / "index.html").as_uri()) as seen:
+        seen.page.get_by_role("button", name="Padding").click()
+        assert seen.page.url.endswith(preset("Padding")) and seen.problems == []
+
+
+def test_the_page_of_the_book():
+    text = PAGE.read_text()
+    assert ":file: _playground/playground.js" in text and "<noscript>" in text and 'id="lossviz-playground"' in text
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert re.findall(r"(?<![\w.])\d+(?:\.\d+)?", prose) == ["1"]  # no number by hand: "rank other than 1"
+
+
+def test_the_built_page(chromium):
+    if not BUILT.is_file():
+        pytest.skip("the book is not built (./build.sh)")
+    if SCRIPT.read_text() not in BUILT.read_text():
+        pytest.skip("the book was built from another version of the playground (./build.sh)")
+    with browser.serve(BUILT.parent.parent) as site:
+        for width in (390, 1280):
+            with browser.visit(chromium, f"{site}/book/playground.html{preset('Padding')}", width=width) as seen:
+                assert number(seen.page) == values_of(preset("Padding"))["keras-2.3"]
+                assert seen.page.evaluate("document.documentElement.scrollWidth") == width
+                assert seen.problems == []
+        with browser.visit(chromium, f"{site}/book/playground.html", java_script_enabled=False) as seen:
+            assert "The playground needs JavaScript" in seen.page.inner_text("article, main")
+        for name in ("index", "last_axis"):  # the script is on no other page
+            assert "lossvizPlayground" not in Path(BUILT.parent, f"{name}.html").read_text()

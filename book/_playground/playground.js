@@ -790,10 +790,10 @@ html[data-theme=dark] .lvp{--bg:#15191e;--ink:#e4e8ec;--q:#a3adb8;--soft:#222931
 .lvp th,.lvp td{text-align:left;vertical-align:top;border:0;border-bottom:1px solid var(--line);padding:.3em .6em .3em 0;background:none;color:var(--ink);font-weight:400}
 .lvp .differs{color:var(--warn)}.lvp .bad{color:var(--bad)}
 .lvp pre{background:var(--soft);color:var(--ink);white-space:pre-wrap}
-.lvp summary{cursor:pointer;min-height:30px}
+.lvp summary{cursor:pointer}
 .lvp .note,.lvp .alert{border-left:4px solid var(--accent);background:var(--soft);padding:.4em .7em}
 .lvp .alert{border-color:var(--bad);color:var(--bad)}
-@media(max-width:600px){.lvp .traps{flex-wrap:nowrap;overflow-x:auto;padding:4px}.lvp .traps>*{flex:none}.lvp .tiles{grid-template-columns:1fr 1fr}.lvp output{font-size:2em;margin-right:auto}.lvp .top .q{order:1;width:100%}.lvp button,.lvp select,.lvp .field,.lvp [role=gridcell]>*{min-height:44px}}
+@media(max-width:600px){.lvp .traps{flex-wrap:nowrap;overflow-x:auto;padding:4px}.lvp .traps>*{flex:none}.lvp .tiles{grid-template-columns:1fr 1fr}.lvp output{font-size:2em;margin-right:auto}.lvp .top .q{order:1;width:100%}.lvp button,.lvp select,.lvp .field,.lvp summary,.lvp [role=gridcell]>*{min-height:44px}}
 `;
 
 // --- the page
