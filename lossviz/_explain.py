@@ -20,8 +20,8 @@ checks.backend()
 
 import tensorflow as tf  # noqa: E402
 
-from lossviz import _keras, epoch, evidence, graph, rules  # noqa: E402
-from lossviz.decompose import Traced, decompose  # noqa: E402
+from lossviz import _keras, epoch, evidence, graph, kept, rules  # noqa: E402
+from lossviz.decompose import Decomposition, Plan, Traced, decompose, plan  # noqa: E402
 from lossviz.labels import first_nonfinite  # noqa: E402
 from lossviz.report import Report  # noqa: E402
 from lossviz.terms import write_terms  # noqa: E402
@@ -115,30 +115,59 @@ def _explain_batch(
     if class_weight is not None:
         sample_weight = checks.class_weight(y, sample_weight, class_weight)
         word = "class_weight"
-    with checks.model_errors(model, x, y, sample_weight), _quiet.retracing():
+    errors = partial(checks.model_errors, model, x, y, sample_weight)
+    with errors():
         if not _keras.is_built(model):
             _keras.build(model, x, y, sample_weight)
-        with _keras.preserved(model):
-            traced = _trace_model(model, x, y, sample_weight, training, word)
-        reported, source = None, "compute_loss"
+    while True:
+        memory = kept.of(model)
+        old = bool(memory)
+        planned = _planned(memory, model, x, y, sample_weight, training, word, errors)
+        traced, reported = planned.traced, None
         if begin is not None:
             begin(traced)
-        elif not training and class_weight is None:
-            with _keras.preserved(model, traced.trace.graph):
-                reported = _keras.test_on_batch(model, x, y, sample_weight)
-                source = "test_on_batch" if type(model).test_step is _keras.plain_test_step() else "evaluate"
-    notes = _model_notes(model, traced)
-    if reported is None or graph.is_random(traced.root):
-        with checks.model_errors(model, x, y, sample_weight):
-            reported, source = traced.run([traced.root])[0], "compute_loss"
-    named, labels = checks.names(traced.prediction_names, traced.predictions, axes, class_names)
-    about = {"model": model, "x": x, "y": y, "class_weight": class_weight, "batches_of": batches_of}
-    report = _report(traced, reported, source, notes, named, labels, max_elements, about)
-    if source != "compute_loss" and not report.adds_up:  # Keras may still run what it traced before a change
-        with _keras.preserved(model, traced.trace.graph), _quiet.retracing():
-            reported = _keras.test_on_batch(model, x, y, sample_weight, anew=True)
-        report = dataclasses.replace(report, reported=float(reported))
-    return report
+        elif not training and class_weight is None and not traced.random:
+            with errors():
+                reported = _ask(memory, model, x, y, sample_weight, traced)
+        leaves = _leaves([x, y, sample_weight])
+        with errors():
+            values = planned.program(leaves)
+        named, labels = checks.names(traced.prediction_names, traced.predictions, axes, class_names)
+        notes = _model_notes(model, traced)
+        source = "test_on_batch" if type(model).test_step is _keras.plain_test_step() else "evaluate"
+        about = {"model": model, "x": x, "y": y, "class_weight": class_weight, "batches_of": batches_of}
+        decomposition = decompose(planned, leaves, values)
+        report = _report(decomposition, reported, source, notes, named, labels, max_elements, about)
+        if report.adds_up or not old:
+            return report
+        kept.forget(model)  # something has changed that nobody could see: once more, from the start
+
+
+def _planned(memory: kept.Kept, model, x, y, sample_weight, training: bool, word: str, errors: Callable) -> Plan:
+    """The plan of this batch: the one kept with the model, or a new one."""
+    structure = [x, y, sample_weight]
+    specs = keras.tree.map_structure(lambda leaf: None if leaf is None else (leaf.shape, str(leaf.dtype)), structure)
+    key = repr((specs, training, word))
+    found = memory.plans.get(key)
+    if found is None:
+        with errors(), _quiet.retracing(), _keras.preserved(model):
+            traced = _trace_model(model, x, y, sample_weight, training, word)
+        found = plan(traced)
+        memory.keep(memory.plans, key, found)
+        memory.settle(model)
+    return found
+
+
+def _ask(memory: kept.Kept, model, x, y, sample_weight, traced: Traced) -> float | None:
+    """What `model.test_on_batch` reports."""
+    ranks = tuple(placeholder.shape.rank for placeholder in traced.trace.feeds)
+    found = memory.functions.get(ranks)  # one for each: TensorFlow traces a new rank with none known
+    with _quiet.retracing(), _keras.preserved(model, traced.trace.graph):
+        reported, function = _keras.test_on_batch(model, x, y, sample_weight, found)
+    if found is None:
+        memory.keep(memory.functions, ranks, function)
+        memory.settle(model)
+    return reported
 
 
 def explain_loss(
@@ -179,12 +208,18 @@ def explain_loss(
         reported = _call_loss(loss, y_true, y_pred, sample_weight, mask).numpy().mean()
         traced = _trace_loss(loss, y_true, y_pred, sample_weight, mask)
     named, labels = checks.names([loss.name], traced.predictions, axes, class_names)
-    return _report(traced, reported, "the loss itself", [], named, labels, max_elements)
+    planned = plan(traced)
+    decomposition = decompose(planned, traced.leaves, planned.program(traced.leaves))
+    return _report(decomposition, reported, "the loss itself", [], named, labels, max_elements)
 
 
-def _report(traced: Traced, reported, source, notes, named, labels, max_elements, about: dict | None = None) -> Report:
-    graph.expand_fused(traced.trace.graph, traced.root)
-    decomposition = decompose(traced)
+def _report(
+    decomposition: Decomposition, reported, source, notes, named, labels, max_elements, about: dict | None = None
+) -> Report:
+    """The report of one batch. Without `reported`, its number is what `compute_loss` gave in the same run."""
+    traced = decomposition.traced
+    if reported is None:
+        reported, source = decomposition.values[traced.root.ref()], "compute_loss"
     terms = write_terms(decomposition, named, labels, max_elements)
     for words, placeholders in traced.inputs.items():
         for placeholder in placeholders:
@@ -207,8 +242,8 @@ def _report(traced: Traced, reported, source, notes, named, labels, max_elements
 
 def _trace(structure: list, compute: Callable, **known) -> Traced:
     """Trace `compute(*structure)` with placeholders for the arrays of the nested list `structure`."""
-    leaves = [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
-    specs = [tf.TensorSpec(leaf.shape, tf.as_dtype(leaf.dtype)) for leaf in leaves]
+    leaves = _leaves(structure)
+    specs = [tf.TensorSpec(leaf.shape, tf.as_dtype(leaf.dtype), f"leaf{k}") for k, leaf in enumerate(leaves)]
     found = {
         "recorder": _keras.Recorder(elements=True),
         "predictions": [],
@@ -231,9 +266,14 @@ def _trace(structure: list, compute: Callable, **known) -> Traced:
         root=trace.function.outputs[0],
         leaves=leaves,
         batch_size=sizes.pop() if len(sizes) == 1 else None,
+        random=graph.is_random(trace.function.outputs[0]),
         **found,
         **known,
     )
+
+
+def _leaves(structure: list) -> list:
+    return [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
 
 
 def _trace_model(model, x, y, sample_weight, training: bool, weight_word: str) -> Traced:
@@ -303,7 +343,7 @@ def _model_notes(model, traced: Traced) -> list[str]:
     notes = []
     if type(model).test_step is not _keras.plain_test_step():
         notes.append(f"{type(model).__name__} overrides test_step: this report follows its compute_loss")
-    if graph.is_random(traced.root):
+    if traced.random:
         notes.append("the forward pass draws random numbers: another call of Keras gives another number")
     return notes
 

@@ -23,8 +23,8 @@ from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.trainers.data_adapters import data_adapter_utils
 from keras.src.utils.naming import get_object_name
 
-from lossviz.graph import put_back
-from lossviz.graph import variables as traced_variables
+from lossviz.graph import moved, put_back
+from lossviz.graph import variables as values_of
 
 
 class Recorder:
@@ -68,6 +68,11 @@ def sample_weight_from_class_weight(y: np.ndarray, class_weight: dict) -> np.nda
 def compiled_loss(model: keras.Model):
     """The object that applies one loss per output, or None where `compile` got no loss."""
     return model._compile_loss
+
+
+def compiled_metrics(model: keras.Model):
+    """The object that holds the metrics of `compile`, or None."""
+    return model._compile_metrics
 
 
 @contextlib.contextmanager
@@ -270,6 +275,12 @@ def plain_test_step():
     return keras.Model.test_step
 
 
+def evaluates_plainly(model: keras.Model) -> bool:
+    """Is an evaluation the forward pass, `compute_loss` and the metrics, and nothing besides?"""
+    names = ("test_step", "compute_metrics")
+    return all(getattr(type(model), n) is getattr(keras.Model, n) and n not in vars(model) for n in names)
+
+
 def is_built(model: keras.Model) -> bool:
     """Have the model, its layers and its compiled loss made their variables?"""
     compiled = compiled_loss(model)
@@ -280,16 +291,17 @@ def is_built(model: keras.Model) -> bool:
 def preserved(model: keras.Model, graph: tf.Graph | None = None) -> Iterator[None]:
     """Whatever happens inside, the model is afterwards as it was: weights, metrics, seeds, optimizer, functions.
 
-    With `graph`, so is every variable that it reads or moves and that is none of the model's: the state of a
-    stateful RNN, a tf.Variable in a layer or in a loss.
+    With `graph`, what runs inside is its forward pass and its loss, and so is every variable that it moves, whoever
+    owns it: the state of a stateful RNN, a tf.Variable in a layer or in a loss.
     """
-    variables = [*model.variables, *model.metrics_variables]
+    own = graph is None or not evaluates_plainly(model)
+    variables = [*(model.variables if own else ()), *model.metrics_variables]
     seed_generator = global_state.get_global_attribute("global_seed_generator")
     if seed_generator is not None:
         variables.append(seed_generator.state)
     variables = list({id(variable): variable for variable in variables}.values())
     values = [variable.numpy() for variable in variables]
-    others = traced_variables(graph) if graph is not None else []
+    others = values_of(moved(graph)) if graph is not None else []
     layers = layers_of(model)
     losses = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
     functions = {name: getattr(model, name, None) for name in ("train_function", "test_function", "predict_function")}
@@ -327,26 +339,14 @@ def _without_slots(optimizer) -> Iterator[None]:
             optimizer.built = False
 
 
-def test_on_batch(model: keras.Model, x, y, sample_weight, *, anew: bool = False) -> float | None:
-    """The "loss" that `model.test_on_batch` returns; None where it returns none by that name.
+def test_on_batch(model: keras.Model, x, y, sample_weight, function: Callable | None) -> tuple:
+    """The "loss" that `model.test_on_batch` returns, None where it returns none by that name, and the test function.
 
     Of a model with a `test_step` of its own, what `evaluate` returns of one batch: such a step may say `x, y = data`,
-    which fails on the `(x, y, None)` of `test_on_batch`.
-
-    It runs a function of our own, so that the one that the model may have traced before stays as it was; ours
-    is kept with the model as long as nothing changes that Keras bakes into it, or until it is asked for `anew`.
+    which fails on the `(x, y, None)` of `test_on_batch`. With `function`, one that was returned before, nothing is
+    traced. The one that the model may have traced itself stays as it was (see `preserved`).
     """
-    baked = [
-        compiled_loss(model),
-        model._compile_metrics,
-        model.run_eagerly,
-        model.jit_compile,
-        model.trainable_variables,
-        tuple(np.ndim(leaf) for leaf in keras.tree.flatten((x, y, sample_weight))),  # a new rank traces with none known
-    ]
-    kept = vars(model).get(_KEPT)
-    same = kept is not None and not anew and all(_same(old, new) for old, new in zip(kept.baked, baked, strict=True))
-    model.test_function = kept.function if same else None
+    model.test_function = function
     if type(model).test_step is plain_test_step():
         model.reset_metrics()  # before 3.15 Keras does not, and gives the mean since the last epoch
         logs = model.test_on_batch(x, y, sample_weight=sample_weight, return_dict=True)
@@ -354,8 +354,7 @@ def test_on_batch(model: keras.Model, x, y, sample_weight, *, anew: bool = False
         model.make_test_function()
         model.reset_metrics()
         logs = model.test_function(iter([keras.utils.pack_x_y_sample_weight(x, y, sample_weight)]))
-    vars(model)[_KEPT] = types.SimpleNamespace(baked=baked, function=model.test_function)
-    return logs.get("loss")
+    return logs.get("loss"), model.test_function
 
 
 @contextlib.contextmanager
@@ -375,15 +374,6 @@ def evaluation(model: keras.Model, graph: tf.Graph) -> Iterator[Callable]:
             return None if loss is None else float(loss)
 
         yield run
-
-
-_KEPT = "_lossviz_test_function"  # on the model itself: it goes when the model goes
-
-
-def _same(old, new) -> bool:
-    if isinstance(old, list) and isinstance(new, list):
-        return len(old) == len(new) and all(a is b for a, b in zip(old, new))
-    return old == new if isinstance(old, tuple) else old is new
 
 
 class Crossentropy(NamedTuple):
@@ -461,7 +451,7 @@ def untouched(model: keras.Model | None, graph: tf.Graph | None) -> Iterator[Non
         with preserved(model, graph):
             yield
         return
-    others = traced_variables(graph) if graph is not None else []
+    others = values_of(moved(graph)) if graph is not None else []
     try:
         yield
     finally:

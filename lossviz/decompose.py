@@ -1,10 +1,13 @@
-"""From a traced loss to numbers: cut the graph into branches, run it once, and prove that they add up."""
+"""From a traced loss to numbers: cut the graph into branches, run it once, and prove that they add up.
+
+`plan` does what depends on the graph alone, and is kept with the model; `decompose` does the rest for one batch.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tensorflow as tf
@@ -14,9 +17,10 @@ from lossviz import _keras, graph
 #: How far a certified tail may be off, relative to the sum of absolute shares; nonlinearity is far beyond it.
 _CERTIFICATE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.1, "float16": 2e-2}
 
-#: Lower ends of the arbitrary numbers (the upper end is 1.5): a fold at 0 shows between both signs, one behind a sum
-#: where all have the same.
+#: Lower ends of the arbitrary numbers (the upper end is `_HIGH`): a fold at 0 shows between both signs, one behind a
+#: sum where all have the same.
 _PROBES = (0.5, -1.5)
+_HIGH = 1.5
 
 
 @dataclass
@@ -33,6 +37,7 @@ class Traced:
     trainable: list[tf.Tensor] = field(default_factory=list)  # handles of the trainable weights
     name: str = "compute_loss"  # what a loss is called that Keras did not compute per output
     batch_size: int | None = None
+    random: bool = False  # would computing it twice give two different results?
 
     def run(self, fetches: Sequence[tf.Tensor]) -> list[np.ndarray]:
         return self.trace.run(fetches, self.trace.feeds, self.leaves)
@@ -55,7 +60,7 @@ class Branch:
     tail: graph.Tail
     y_true: tf.Tensor | None = None
     y_pred: tf.Tensor | None = None
-    declared_weight: float = 1.0
+    declared_weight: object = 1.0  # a number, or the variable that holds it
     own: bool = False  # what no recorded term accounts for: a compute_loss of the user's
     reaches: bool = True  # False: computed, and then not part of the total
     scale_tensor: tf.Tensor | None = None
@@ -69,6 +74,19 @@ class Branch:
 
 
 @dataclass
+class Plan:
+    """A loss cut into branches and differentiated, with the functions that will compute their numbers."""
+
+    traced: Traced
+    top: graph.Tail
+    branches: list[Branch]
+    program: graph.Program  # all that is needed of the graph, in one run
+    measured: dict  # tensor reference -> the tensor of its shape, where that is not known before the graph runs
+    tails: list[tuple[list[int], graph.Rerun]]  # tails that can be computed anew together, by number of the branch
+    whole: graph.Rerun | None  # the top, where a constant or a compute_loss of the user's is in it
+
+
+@dataclass
 class Decomposition:
     """The branches, the constant that is added to all of them, and what every tensor they need was."""
 
@@ -79,22 +97,26 @@ class Decomposition:
     shapes: dict  # tensor reference -> shape, where it is not known before the graph runs
 
 
-def decompose(traced: Traced) -> Decomposition:
-    """Cut, differentiate, run once, certify."""
+def plan(traced: Traced) -> Plan:
+    """Cut and differentiate."""
+    graph.expand_fused(traced.trace.graph, traced.root)
     top, branches = _cut(traced)
     _differentiate(traced, top, branches)
-    values, shapes = _run(traced, top, branches)
-    for branch in branches:
-        branch.value = values[branch.tail.root.ref()]
-        branch.elements = [values[cut.tensor.ref()] for cut in branch.tail.cuts]
-        if branch.scale_tensor is not None:
-            branch.scale = values[branch.scale_tensor.ref()].astype(np.float64)
-        elif not branch.own:
-            branch.scale = np.zeros(branch.value.shape)
-        branch.slopes = [values[slope.ref()] for slope in branch.slope_tensors]
-        branch.slopes = branch.slopes or [np.zeros_like(e) for e in branch.elements]
-    constant = _certify(traced, top, branches, values)
-    return Decomposition(traced, branches, constant, values, shapes)
+    wanted, measured = _wanted(traced, top, branches)
+    program = graph.Program(traced.trace, wanted)
+    plain = [k for k, branch in enumerate(branches) if not branch.own and branch.tail.cuts]
+    together = [plain] if graph.apart([branches[k].tail for k in plain]) else [[k] for k in plain]
+    tails = [(group, graph.Rerun([branches[k].tail for k in group])) for group in together if group]
+    needs_top = top.has_constant or any(branch.own and top.cuts for branch in branches)
+    return Plan(traced, top, branches, program, measured, tails, graph.Rerun([top]) if needs_top else None)
+
+
+def decompose(plan: Plan, leaves: Sequence[np.ndarray], values: dict) -> Decomposition:
+    """Certify what `plan.program` made of the leaves."""
+    shapes = {ref: tuple(values[shape.ref()].tolist()) for ref, shape in plan.measured.items()}
+    branches = [_numbers(branch, values) for branch in plan.branches]
+    constant = _certify(plan, branches, values)
+    return Decomposition(replace(plan.traced, leaves=list(leaves)), branches, constant, values, shapes)
 
 
 # -- cutting ----------------------------------------------------------------------------------------------
@@ -119,10 +141,9 @@ def _cut(traced: Traced) -> tuple[graph.Tail, list[Branch]]:
     names: dict[str, int] = {}
     branches = []
     for entry in outputs:
-        weight = float(_number(entry["loss_weight"]))
         tail = reader.find_tail(entry["value"])
         name = _unique(entry["name"], names)
-        branches.append(Branch(name, "output", tail, entry["y_true"], entry["y_pred"], weight))
+        branches.append(Branch(name, "output", tail, entry["y_true"], entry["y_pred"], entry["loss_weight"]))
     taken = set(names)
     for entry in added:
         inside = reader if entry["value"].ref() in reader.depends else everything
@@ -152,8 +173,9 @@ def _differentiate(traced: Traced, top: graph.Tail, branches: list[Branch]) -> N
 # -- running ----------------------------------------------------------------------------------------------
 
 
-def _run(traced: Traced, top: graph.Tail, branches: list[Branch]) -> tuple[dict, dict]:
-    """Everything that is needed of the graph, in one run: one forward pass, one draw of random numbers."""
+def _wanted(traced: Traced, top: graph.Tail, branches: list[Branch]) -> tuple[list[tf.Tensor], dict]:
+    """Everything that is needed of the graph in one run (one forward pass, one draw of random numbers), and the
+    tensors that measure unknown shapes."""
     wanted = [traced.root, *top.frontier]
     for branch in branches:
         wanted += [branch.tail.root, branch.scale_tensor, *branch.slope_tensors, *branch.tail.frontier]
@@ -161,79 +183,86 @@ def _run(traced: Traced, top: graph.Tail, branches: list[Branch]) -> tuple[dict,
             wanted.append(cut.tensor)
             if cut.quotient is not None:
                 wanted += [*cut.quotient.inputs, branch.y_pred]
+    for entry in traced.recorder.outputs:  # for whoever looks at the report
+        wanted += [entry.get(name) for name in ("y_true", "y_pred", "sample_weight", "elements", "mask")]
+    wanted += [tensor for one in traced.recorder.crossentropies for tensor in (one.target, one.output)]
     on_roads = [out for b in branches for cut in b.tail.cuts for step in cut.path for out in step.outputs]
-    unknown = {t.ref(): t for t in [*wanted, *on_roads] if t is not None and not t.shape.is_fully_defined()}
+    wanted = [tensor for tensor in wanted if tf.is_tensor(tensor)]
+    unknown = {t.ref(): t for t in [*wanted, *on_roads] if not t.shape.is_fully_defined()}
     with traced.trace.graph.as_default():
         measured = {ref: tf.shape(tensor) for ref, tensor in unknown.items()}
-    fetches = {
-        tensor.ref(): tensor
-        for tensor in [*wanted, *measured.values()]
-        if tensor is not None and tensor.dtype not in (tf.resource, tf.variant)
-    }
-    values = dict(zip(fetches, traced.run(list(fetches.values()))))
-    return values, {ref: tuple(values[shape.ref()].tolist()) for ref, shape in measured.items()}
+    numbers = [tensor for tensor in wanted if tensor.dtype not in (tf.resource, tf.variant)]
+    return [*numbers, *measured.values()], measured
+
+
+def _numbers(branch: Branch, values: dict) -> Branch:
+    """The branch with what its tensors were when the graph ran."""
+    value, scale = values[branch.tail.root.ref()], branch.scale
+    elements = [values[cut.tensor.ref()] for cut in branch.tail.cuts]
+    if branch.scale_tensor is not None:
+        scale = values[branch.scale_tensor.ref()].astype(np.float64)
+    elif not branch.own:
+        scale = np.zeros(value.shape)
+    slopes = [values[slope.ref()] for slope in branch.slope_tensors] or [np.zeros_like(e) for e in elements]
+    weight = float(_number(branch.declared_weight))
+    return replace(branch, value=value, elements=elements, scale=scale, slopes=slopes, declared_weight=weight)
 
 
 # -- certifying -------------------------------------------------------------------------------------------
 
 
-def _certify(traced: Traced, top: graph.Tail, branches: list[Branch], values: dict) -> float:
+def _certify(plan: Plan, branches: list[Branch], values: dict) -> float:
     """Prove each branch affine in its element losses, and the loss in the branches; returns the loss's constant.
 
     Each is run on zeros and on arbitrary numbers and must give what the gradients predict; on the real element
-    losses it must give its value. Euler's identity alone (the shares sum to the value) has false positives.
+    losses it must give its value. Euler's identity alone (the shares sum to the value) has false positives. All
+    of it is done for every batch: where all weights are zero, what comes after them is not proved by that.
     """
     rng = np.random.default_rng(0)
-    plain = [branch for branch in branches if not branch.own and branch.tail.cuts]
-    zeros = [[np.zeros_like(e) for e in branch.elements] for branch in plain]
-    tails = [branch.tail for branch in plain]
-    constants = iter(_evaluate(traced, [t for t in tails if t.has_constant], _chosen(tails, zeros), values))
-    for branch in plain:
-        branch.zero = next(constants) if branch.tail.has_constant else np.zeros_like(branch.value)
-        branch.certified = _agrees(branch, branch.elements, branch.value, real=True)
-    for low in _PROBES:
-        points = [[_probe(rng, low, e) for e in branch.elements] for branch in plain]
-        for branch, point, found in zip(plain, points, _evaluate(traced, tails, points, values)):
-            branch.certified &= _agrees(branch, point, found)
+    for group, rerun in plan.tails:
+        found = [branches[k] for k in group]
+        if any(branch.tail.has_constant for branch in found):
+            zeros = [np.zeros_like(e) for branch in found for e in branch.elements]
+            for branch, zero in zip(found, rerun(zeros, values)):
+                branch.zero = zero
+        for branch in found:
+            if not branch.tail.has_constant:
+                branch.zero = np.zeros_like(branch.value)
+            branch.certified = _agrees(branch, branch.elements, branch.value, real=True)
+        for points in _probes(rng, [branch.elements for branch in found]):
+            flat = [point for one in points for point in one]
+            for branch, point, root in zip(found, points, rerun(flat, values)):
+                branch.certified &= _agrees(branch, point, root)
     for branch in branches:
         if not branch.own and not branch.tail.cuts:
             branch.zero = branch.value  # it depends on nothing that could be cut
 
+    top, constant = plan.top, 0.0
     elements = [values[cut.tensor.ref()] for cut in top.cuts]
-    constant = 0.0
     if top.has_constant:
-        constant = float(_evaluate(traced, [top], [[np.zeros_like(e) for e in elements]], values)[0])
+        constant = float(plan.whole([np.zeros_like(e) for e in elements], values)[0])
     for own in (branch for branch in branches if branch.own and top.cuts):
         scales = {b.tail.root.ref(): b.scale for b in branches if b.scale_tensor is not None}
         scales.update(zip((cut.tensor.ref() for cut in own.tail.cuts), own.slopes))
         whole = Branch(own.name, own.kind, top, zero=np.asarray(constant))
         whole.slopes = [scales[cut.tensor.ref()] for cut in top.cuts]
         own.certified = _agrees(whole, elements, values[top.root.ref()], real=True)
-        for low in _PROBES:
-            point = [_probe(rng, low, e) for e in elements]
-            own.certified &= _agrees(whole, point, _evaluate(traced, [top], [point], values)[0])
+        for points in _probes(rng, [elements]):
+            own.certified &= _agrees(whole, points[0], plan.whole(points[0], values)[0])
     return constant
 
 
-def _evaluate(traced: Traced, tails: list[graph.Tail], points: list[list[np.ndarray]], values: dict) -> list:
-    """The roots of `tails` with other element losses in place of their cuts; one run for all, if they do not mix."""
-    owned = [cut.tensor.ref() for tail in tails for cut in tail.cuts]
-    used = {ref for tail in tails for ref in (*tail.inside, *(tensor.ref() for tensor in tail.frontier))}
-    if len(tails) > 1 and (len(set(owned)) < len(owned) or used.intersection(owned)):
-        return [_evaluate(traced, [tail], [point], values)[0] for tail, point in zip(tails, points)]
-    if not tails:
-        return []
-    frontier = [t for tail in tails for t in tail.frontier if t.op.type != "Const" and t.ref() in values]
-    # One output of several (a split) cannot be fed beside the others: it is computed anew, from the leaves.
-    feeds = {t.ref(): t for t in frontier if len(t.op.outputs) == 1}
-    fed = {ref: values[ref] for ref in feeds}
-    if len(feeds) < len({t.ref() for t in frontier}):
-        feeds.update((t.ref(), t) for t in traced.trace.feeds)
-        fed.update((t.ref(), leaf) for t, leaf in zip(traced.trace.feeds, traced.leaves))
-    for tail, point in zip(tails, points):
-        feeds.update((cut.tensor.ref(), cut.tensor) for cut in tail.cuts)
-        fed.update((cut.tensor.ref(), element) for cut, element in zip(tail.cuts, point))
-    return traced.trace.run([tail.root for tail in tails], list(feeds.values()), [fed[ref] for ref in feeds])
+def _probes(rng: np.random.Generator, elements: list[list[np.ndarray]]) -> Iterator[list[list[np.ndarray]]]:
+    """Arbitrary numbers of the shapes and dtypes of `elements`, from each of `_PROBES` up."""
+    for low in _PROBES:
+        yield [[_arbitrary(rng, low, element) for element in one] for one in elements]
+
+
+def _arbitrary(rng: np.random.Generator, low: float, element: np.ndarray) -> np.ndarray:
+    numbers = rng.random(element.shape, np.float64 if element.dtype == np.float64 else np.float32)
+    numbers *= _HIGH - low
+    numbers += low
+    return numbers.astype(element.dtype, copy=False)
 
 
 def counted(elements: np.ndarray, slope: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -250,21 +279,20 @@ def counted(elements: np.ndarray, slope: np.ndarray, value: np.ndarray) -> np.nd
 def _agrees(branch: Branch, elements: list[np.ndarray], found: np.ndarray, real: bool = False) -> bool:
     """Is `found` what the branch's slopes predict at these elements? Overflow at arbitrary numbers proves nothing;
     NaN where the `real` elements are finite (a mean over nothing) does."""
-    shares = [e.astype(np.float64) * g.astype(np.float64) for e, g in zip(elements, branch.slopes)]
-    expected = sum(float(np.sum(s)) for s in shares) + float(np.sum(branch.scale * branch.zero.astype(np.float64)))
+    pairs = list(zip(elements, branch.slopes))
+    constant = float(np.sum(branch.scale * branch.zero.astype(np.float64)))
+    expected = sum(_dot(e, g) for e, g in pairs) + constant
     reality = float(np.sum(branch.scale * found.astype(np.float64)))
-    size = sum(float(np.sum(np.abs(s))) for s in shares) + abs(expected)
+    size = sum(_dot(np.abs(e), np.abs(g)) for e, g in pairs) + abs(expected)
     slack = _CERTIFICATE.get(branch.tail.root.dtype.name, 1e-4)
     judged = math.isfinite(expected) and (math.isfinite(reality) or real)
     return not judged or abs(expected - reality) <= slack * size
 
 
-def _probe(rng: np.random.Generator, low: float, element: np.ndarray) -> np.ndarray:
-    return rng.uniform(low, 1.5, element.shape).astype(element.dtype)
-
-
-def _chosen(tails: list[graph.Tail], points: list) -> list:
-    return [point for tail, point in zip(tails, points) if tail.has_constant]
+def _dot(a: np.ndarray, b: np.ndarray) -> float:
+    """The sum of the products, without an array of them."""
+    wide = [array if array.dtype.itemsize > 2 else array.astype(np.float32) for array in (a, b)]
+    return float(np.vdot(*wide))
 
 
 def _number(weight) -> float:

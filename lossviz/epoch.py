@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lossviz import _keras, _quiet, checks, findings, graph
+from lossviz import _keras, _quiet, checks, findings, kept
 from lossviz import formatting as f
 from lossviz.labels import NO_CLASS
 from lossviz.report import EXACTNESS, TRUE_CLASS, UNSPLIT, Part, Report, Step, Term, sum_to
@@ -77,24 +77,21 @@ def explain_epoch(model: keras.Model, data: Data, verbose: str | int, explain_ba
     if type(model).test_step is not _keras.plain_test_step():  # its loss may be a mean in which batches count alike
         sums[False] = _Sums(options, by_samples=False)
     progress = _Progress(data.count, verbose)
+    kept.forget(model)  # what `evaluate` traces now, and what is explained, are of one moment
     reported, evaluate = None, None
     with contextlib.ExitStack() as stack:
 
         def begin(traced) -> None:
             nonlocal evaluate
             if evaluate is None:
-                asks = not (options["training"] or options["class_weight"] or graph.is_random(traced.root))
+                asks = not (options["training"] or options["class_weight"] or traced.random)
                 run = stack.enter_context(_keras.evaluation(model, traced.trace.graph))
                 evaluate = run if asks else lambda *batch: None
 
         for raw in data.batches:
             with _where(model, raw, sums[True].samples):
                 batch = checks.batch(*raw)
-                try:
-                    report = explain_batch(*batch, begin=begin)
-                except tf.errors.OpError:
-                    with checks.model_errors(model, *batch):
-                        raise
+                report = explain_batch(*batch, begin=begin)
                 with checks.model_errors(model, *batch), _quiet.retracing():
                     reported = evaluate(*batch)
             for one in sums.values():
@@ -292,6 +289,7 @@ class _PartSum:
         self.labels: dict[str, tuple[Hashable, ...]] = {}
         self.per_sample: list[tuple[int, np.ndarray]] | None = []
         self.sample_axes: tuple[str, ...] | None = None
+        self.kept = 0
         self.classes: dict[Hashable, float] | None = {}
         self.notes = _Notes()
 
@@ -327,14 +325,14 @@ class _PartSum:
             self.per_sample = None
             return
         axes = (own, *(name for name in part.axes if name in sums.class_axes and name != own))
-        self.sample_axes = axes if self.sample_axes is None else tuple(n for n in self.sample_axes if n in axes)
-        self.per_sample.append((place.start, place.weight * part.sum_to(axes)))
-        if sum(shares.size for _, shares in self.per_sample) > sums.limit:
+        if self.sample_axes is None:
+            self.sample_axes = axes
+        shares = place.weight * part.sum_to(axes)
+        self.kept += shares.size
+        if len(self.sample_axes) > 1 and (axes != self.sample_axes or self.kept > sums.limit):
             self.sample_axes = self.sample_axes[:1]
-        if len(self.sample_axes) == 1:
-            self.per_sample = [
-                (start, shares.reshape(len(shares), -1).sum(axis=1)) for start, shares in self.per_sample
-            ]
+            self.per_sample = [(start, _rows(before)) for start, before in self.per_sample]
+        self.per_sample.append((place.start, shares if len(self.sample_axes) > 1 else _rows(shares)))
 
     def _add_classes(self, part: Part, place: _Place) -> None:
         grouped = part.by_label()
@@ -416,6 +414,10 @@ def _plus(total: np.ndarray | None, array: np.ndarray) -> np.ndarray:
         return np.asarray(np.sum(total) + np.sum(array))
     shape = np.maximum(total.shape, array.shape)
     return _filled(total, shape) + _filled(array, shape)
+
+
+def _rows(array: np.ndarray) -> np.ndarray:
+    return array.reshape(len(array), -1).sum(axis=1)
 
 
 def _filled(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:

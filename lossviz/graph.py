@@ -7,8 +7,8 @@ This module knows TensorFlow graphs and nothing of Keras or of any particular lo
    *tail*), `find_cuts` cuts every path once: at the input of the first reduction, else where linearity ends.
 3. The cut tensors are the element losses `e`; with `g` the graph's own gradient of the loss, `e * g` are their
    shares. No rule about weights, masks or divisors is needed: the gradient carries them.
-4. `Tail.certify` runs the tail on other values and so proves that it is linear, instead of believing the list
-   of linear operations.
+4. `Rerun` computes the tail from other values, which proves that it is linear instead of believing the list of
+   linear operations.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.auto_control_deps import AutomaticControlDependencies
 
+DIVISIONS = {"RealDiv", "Div", "DivNoNan"}
 # Which inputs an operation is linear in. "all": every floating input (sums); an index: that input alone, if
 # all the others are independent of the predictions.
 _SUMS = {"Add", "AddV2", "AddN", "Sub", "BiasAdd", "Pack", "ConcatV2"}
@@ -27,12 +28,11 @@ _FIRST = {
     *("Identity", "Neg", "Cast", "Reshape", "Squeeze", "ExpandDims", "Transpose", "Mean", "Sum", "BroadcastTo"),
     *("Tile", "StridedSlice", "Slice", "GatherV2", "GatherNd", "Pad", "PadV2", "Unpack", "Split", "SplitV"),
     *("EnsureShape", "CheckNumerics", "Cumsum", "SegmentSum", "UnsortedSegmentSum", "ReverseV2", "Roll"),
-    *("RealDiv", "Div", "DivNoNan"),
+    *DIVISIONS,
 }
 _PRODUCTS = {"Mul", "MulNoNan"}
 _CONTRACTIONS = {"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"}
 _SELECTS = {"Select", "SelectV2"}
-_DIVISIONS = {"RealDiv", "Div", "DivNoNan"}
 
 # A cut is placed before these: they add elements up, or pick some of them.
 _COLLECTING = {"Sum", "Mean", "GatherV2", "GatherNd", "SegmentSum", "UnsortedSegmentSum", *_CONTRACTIONS}
@@ -41,6 +41,8 @@ _OPAQUE = {
     *("PyFunc", "PyFuncStateless", "EagerPyFunc", "While", "StatelessWhile", "If", "StatelessIf", "Case"),
     *("StatelessCase", "PartitionedCall", "StatefulPartitionedCall", "MapDefun", "XlaLaunch", "SymbolicGradient"),
 }
+# What looks at a variable without moving it.
+_READING = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"}
 _RANDOM = {
     *("RandomStandardNormal", "RandomUniform", "RandomUniformInt", "TruncatedNormal", "RandomGammaV2"),
     *("RandomShuffle", "Multinomial", "RandomPoissonV2", "ParameterizedTruncatedNormal"),
@@ -84,6 +86,7 @@ class Trace:
     function: object  # the pruneable WrappedFunction
     feeds: list[tf.Tensor]
     forward: set[str] = field(default_factory=set)  # names of the operations of the forward pass
+    pruned: dict = field(default_factory=dict)  # what `run` has made, by what it fetches and is fed
 
     @property
     def graph(self) -> tf.Graph:
@@ -102,12 +105,15 @@ class Trace:
     ) -> Callable[[Sequence], list[np.ndarray]]:
         """`run` as a function of the values alone, for several runs of the same part of the graph."""
         unique = {tensor.ref(): tensor for tensor in fetches}
-        pruned = self.function.prune(list(feeds), list(unique.values()))
-        moves = any(operation.type.startswith("Assign") for operation in pruned.graph.get_operations())
+        key = tuple(unique), tuple(feed.ref() for feed in feeds)
+        if key not in self.pruned:
+            self.pruned[key] = self.function.prune(list(feeds), list(unique.values()))
+        pruned = self.pruned[key]
+        handles = moved(pruned.graph)
 
         def run(values: Sequence) -> list[np.ndarray]:
             arguments = [tf.convert_to_tensor(v, dtype=t.dtype) for v, t in zip(values, feeds, strict=True)]
-            before = variables(self.graph) if moves else []
+            before = variables(handles)
             try:
                 results = pruned(*arguments)
             finally:
@@ -134,10 +140,114 @@ def trace(function: Callable, specs: Sequence[tf.TensorSpec]) -> Trace:
     return Trace(wrapped, list(wrapped.inputs[: len(specs)]))
 
 
-def variables(graph: tf.Graph) -> list[tuple[tf.Tensor, tf.Tensor]]:
-    """Handle and present value of every variable that the graph uses, whoever owns it."""
+class Program:
+    """Tensors of a trace as one function of its placeholders that can be run again and again.
+
+    Nothing else of the graph runs. A variable that is moved and then read (a layer's counter, a seed of which
+    two numbers are drawn) is put back afterwards.
+    """
+
+    def __init__(self, trace: Trace, fetches: Iterable[tf.Tensor]):
+        self.graph, self.feeds = trace.graph, trace.feeds
+        self.refs = list({tensor.ref(): None for tensor in fetches})
+        outputs = [ref.deref() for ref in self.refs]
+        before = self.graph.outputs, self.graph.structured_outputs
+        self.graph.outputs, self.graph.structured_outputs = outputs, outputs
+        try:  # without a copy of the graph, which `prune` would make
+            signature = [tf.TensorSpec(feed.shape, feed.dtype) for feed in self.feeds]
+            self.function = type(trace.function)(self.graph, trace.function._variable_holder, signature=signature)
+        finally:
+            self.graph.outputs, self.graph.structured_outputs = before
+        self.moved = moved(self.graph, {operation.name for operation in ancestors(outputs, control=True)})
+
+    def __call__(self, values: Sequence) -> dict:
+        """The fetched tensors as arrays, by tensor reference. The arrays are views: do not write into them."""
+        arguments = [tf.convert_to_tensor(v, dtype=t.dtype) for v, t in zip(values, self.feeds, strict=True)]
+        before = variables(self.moved)
+        try:
+            results = self.function(*arguments)
+        finally:
+            put_back(before)
+        return {ref: _array(result) for ref, result in zip(self.refs, results, strict=True)}
+
+
+def _array(tensor: tf.Tensor) -> np.ndarray:
+    """The tensor's numbers, where NumPy can look at them without a copy."""
+    return np.asarray(tensor) if tensor.dtype in (tf.float32, tf.float64) else tensor.numpy()
+
+
+class Rerun:
+    """The roots of some tails as a function of other values for their cuts and for what enters besides."""
+
+    def __init__(self, tails: Sequence[Tail]):
+        self.cuts = [cut.tensor.ref() for tail in tails for cut in tail.cuts]
+        frontier = [tensor.ref() for tail in tails for tensor in tail.frontier if tensor.op.type != "Const"]
+        roots = [tail.root for tail in tails]
+        self.feeds, operations = _between({*self.cuts, *frontier}, roots)
+        definition = tf.compat.v1.GraphDef(versions=roots[0].graph.graph_def_versions)
+        definition.node.extend(map(_node, operations))
+
+        def compute(*placeholders: tf.Tensor) -> list[tf.Tensor]:
+            fed = dict(zip((tensor.ref() for tensor in self.feeds), placeholders))
+            made = [root.name for root in roots if root.ref() not in fed]
+            names = {tensor.name: placeholder for tensor, placeholder in zip(self.feeds, placeholders)}
+            found = iter(tf.graph_util.import_graph_def(definition, names, made))
+            return [tf.identity(fed[root.ref()]) if root.ref() in fed else next(found) for root in roots]
+
+        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in self.feeds]
+        self.function = tf.compat.v1.wrap_function(compute, specs)
+
+    def __call__(self, points: Iterable[np.ndarray], values: dict) -> list[np.ndarray]:
+        """The roots, with `points` in place of the cuts and everything else as in `values`."""
+        fed = values | dict(zip(self.cuts, points, strict=True))
+        return [_array(root) for root in self.function(*(fed[tensor.ref()] for tensor in self.feeds))]
+
+
+def apart(tails: Sequence[Tail]) -> bool:
+    """Can these tails be computed together from other values for their cuts, or does one hold a cut of another?"""
+    owned = [cut.tensor.ref() for tail in tails for cut in tail.cuts]
+    used = {ref for tail in tails for ref in (*tail.inside, *(tensor.ref() for tensor in tail.frontier))}
+    return len(tails) < 2 or (len(set(owned)) == len(owned) and not used.intersection(owned))
+
+
+def _between(given: set, roots: Iterable[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Operation]]:
+    """Which of the `given` tensors (references) `roots` need, and the operations that compute `roots` from them."""
+    feeds, found, stack = {}, {}, list(roots)
+    while stack:
+        tensor = stack.pop()
+        if tensor.ref() in given:
+            feeds[tensor.ref()] = tensor
+        elif tensor.op.name not in found:
+            found[tensor.op.name] = tensor.op
+            stack.extend(tensor.op.inputs)
+    return list(feeds.values()), list(found.values())
+
+
+def _node(operation: tf.Operation):
+    """The operation's definition with its inputs alone: no order, no place beside another operation."""
+    node = operation.node_def
+    inputs = [name for name in node.input if not name.startswith("^")]
+    del node.input[:]
+    node.input.extend(inputs)
+    for name in [name for name in node.attr if name.startswith("_")]:
+        del node.attr[name]
+    return node
+
+
+def moved(graph: tf.Graph, among: set[str] | None = None) -> list[tf.Tensor]:
+    """Handles of the variables that the graph's operations, or those whose names are `among` them, may move."""
+    return [
+        handle
+        for handle, inner in graph.captures
+        if handle.dtype == tf.resource
+        and any(user.type not in _READING and (among is None or user.name in among) for user in inner.consumers())
+    ]
+
+
+def variables(handles: Iterable[tf.Tensor]) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    """Handle and present value of each variable."""
     found = []
-    for handle, _ in graph.captures:
+    for handle in handles:
         data = getattr(handle, "_handle_data", None)  # tables and iterators are resources too, and have none
         if handle.dtype == tf.resource and data is not None and data.is_set:
             dtype = tf.as_dtype(data.shape_and_type[0].dtype)
@@ -151,8 +261,9 @@ def put_back(values: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> None:
         tf.raw_ops.AssignVariableOp(resource=handle, value=value)
 
 
-def ancestors(tensors: Iterable[tf.Tensor]) -> list[tf.Operation]:
-    """All operations that `tensors` are computed from, inputs before consumers."""
+def ancestors(tensors: Iterable[tf.Tensor], control: bool = False) -> list[tf.Operation]:
+    """All operations that `tensors` are computed from, inputs before consumers; with `control` also those that only
+    have to run before."""
     order: list[tf.Operation] = []
     done: set[str] = set()
     stack = [(tensor.op, False) for tensor in tensors]
@@ -164,6 +275,7 @@ def ancestors(tensors: Iterable[tf.Tensor]) -> list[tf.Operation]:
             done.add(operation.name)
             stack.append((operation, True))
             stack.extend((tensor.op, False) for tensor in operation.inputs if tensor.op.name not in done)
+            stack.extend((other, False) for other in operation.control_inputs if control)
     return order
 
 
@@ -382,7 +494,7 @@ class Reader:
                 continue
             if operation.type in _OPAQUE and opaque is None:
                 opaque = operation.type
-            if quotient is None and operation.type in _DIVISIONS and operation.inputs[1].ref() in self.depends:
+            if quotient is None and operation.type in DIVISIONS and operation.inputs[1].ref() in self.depends:
                 if self._sums_above(operation.inputs[1]):
                     quotient = operation
             if not curved and self.linear_inputs(operation) is None:

@@ -27,13 +27,15 @@ def true_classes(
         If there are positions without a class, the last label is "(no class)".
     """
     count = len(channels)
-    if not np.all(np.isfinite(np.asarray(target, np.float64))):
+    if first_nonfinite(target) is not None:
         return None
     positions = shape[:-1] if len(shape) > 1 else shape
     if count > 1 and target.shape == shape and len(shape) > 1:
         if not (np.all((target == 0) | (target == 1)) or _are_distributions(target)):
             return None
-        return _with_rest(np.argmax(target, axis=-1), np.max(target, axis=-1) > 0, channels)
+        classes = np.argmax(target, axis=-1)
+        largest = np.take_along_axis(target, classes[..., None], axis=-1)[..., 0]
+        return _with_rest(classes, largest > 0, channels)
     if count == 1 and math.prod(target.shape) == math.prod(shape):
         if not np.all((target == 0) | (target == 1)):
             return None

@@ -9,12 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from lossviz import axes as names
-from lossviz.graph import Cut
+from lossviz.graph import DIVISIONS, Cut
 from lossviz.report import Step
 
 _SILENT = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "EnsureShape", "CheckNumerics"}
 _PICKING = {"StridedSlice", "Slice", "GatherV2", "GatherNd", "Split", "SplitV", "Unpack"}
-_DIVISIONS = {"RealDiv", "Div", "DivNoNan"}
 
 
 class Narrator:
@@ -75,9 +74,9 @@ class Narrator:
         shape_in, shape_out = self.shape(before), self.shape(after)
         if kind in ("Sum", "Mean"):
             return self._reduction(kind.lower(), before, after, shape_in, shape_out)
-        if kind in ("Mul", "MulNoNan") or kind in _DIVISIONS:
+        if kind in ("Mul", "MulNoNan") or kind in DIVISIONS:
             other = next(tensor for tensor in operation.inputs if tensor is not before)
-            return self._scaling(kind in _DIVISIONS, other, after, shape_in, shape_out)
+            return self._scaling(kind in DIVISIONS, other, after, shape_in, shape_out)
         if kind == "Neg" or (kind == "Sub" and operation.inputs[1] is before):
             return Step("multiply", "× −1", shape_in, shape_out, factor=-1.0)
         if kind in ("Select", "SelectV2"):

@@ -239,7 +239,7 @@ def _value_and_weight(branch: Branch, value: np.ndarray) -> tuple[float, float]:
 def _shares(elements: np.ndarray, counts: np.ndarray, slope: np.ndarray, axes: tuple[str, ...], limit: int):
     """Element losses and their shares in float64, summed over the largest axes if there are too many to keep."""
     if elements.size <= limit:
-        return elements.astype(np.float64), counts.astype(np.float64) * slope.astype(np.float64), axes, ""
+        return elements.astype(np.float64), _product(counts, slope), axes, ""
     sizes = dict(zip(axes, elements.shape))
     dropped: list[str] = []
     while sizes and math.prod(sizes.values()) > limit:
@@ -256,6 +256,13 @@ def _shares(elements: np.ndarray, counts: np.ndarray, slope: np.ndarray, axes: t
         f"max_elements={show_number(limit)}"
     )
     return np.asarray(summed), np.asarray(shares), kept, note
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a * b in float64, which holds every product of two smaller numbers exactly."""
+    product = a.astype(np.float64)
+    product *= b
+    return product
 
 
 def _exactness(cut: graph.Cut, lost: Sequence[str], axes: Sequence[str], kind: str) -> tuple[str, str]:

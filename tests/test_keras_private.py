@@ -213,7 +213,7 @@ def test_automatic_control_dependencies_order_a_read_after_a_write():
             return x * variable
 
     assert float(tf.compat.v1.wrap_function(move, [tf.TensorSpec(())])(tf.constant(1.0))) == 2.0
-    [(handle, value)] = graph.variables(tf.compat.v1.wrap_function(move, [tf.TensorSpec(())]).graph)
+    [(handle, value)] = graph.variables(graph.moved(tf.compat.v1.wrap_function(move, [tf.TensorSpec(())]).graph))
     assert float(value) == 2.0
     variable.assign(9.0)
     graph.put_back([(handle, value)])
