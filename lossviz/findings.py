@@ -55,6 +55,9 @@ class Rule:
 
     def findings(self, case: Any) -> Iterator[Finding]:
         for where, sentence, fix in self.check(case):
+            first = sentence.split()[0]
+            if first.isalpha() and len(first) > 1:  # and not the name of an argument
+                sentence = sentence[0].upper() + sentence[1:]
             yield Finding(self.name, where, sentence, fix, self.page, self.since, self.until)
 
 

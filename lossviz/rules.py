@@ -306,7 +306,9 @@ def _broadcast(case: Case) -> _Found:
             f"{shape}: every target is compared with every prediction"
         )
         numbers = _squeezed(case, out)
-        text += f". The loss is {_n(numbers[0])}; with equal shapes it is {_n(numbers[1])}." if numbers else "."
+        if numbers and not _close(*numbers):
+            text += f". The loss is {_n(numbers[0])}; with equal shapes it is {_n(numbers[1])}"
+        text += "."
         yield (
             out.name if out is not None else "compute_loss",
             text,
@@ -442,10 +444,24 @@ def _twice(case: Case) -> Iterator[tuple[str, str, str, tf.Tensor]]:
             outer = operation.type
         else:
             continue
-        if chain := evidence.squashes(operation.inputs[0]):
+        chain = evidence.squashes(operation.inputs[0]) or _squashed_by_hand(case, operation.inputs[0], outer)
+        if chain:
             inner, tensor = chain[0]
             name = next((out.name for out in case.outputs if tensor.op in case.operations(out)), "compute_loss")
             yield name, outer, inner, tensor
+
+
+def _squashed_by_hand(case: Case, tensor: tf.Tensor, outer: str) -> list[tuple[str, tf.Tensor]]:
+    """As `squashes`, for a quotient that is a softmax or a sigmoid by its values."""
+    while tensor.op.type in ("Identity", "Cast", "Reshape"):
+        tensor = tensor.op.inputs[0]
+    if tensor.op.type not in ("RealDiv", "Reciprocal") or not tensor.shape.rank:
+        return []
+    p = case.value(tensor).astype(np.float64)
+    inside = bool(np.all((p > 0) & (p < 1)))
+    if outer == "Softmax":
+        inside = bool(np.all((p >= 0) & (p <= 1))) and p.shape[-1] > 1 and np.allclose(p.sum(-1), 1, atol=1e-4)
+    return [(outer, tensor)] if inside else []
 
 
 def _undone(output: tf.Tensor, expected: str) -> bool:
@@ -495,7 +511,8 @@ def _swapped_activation(case: Case) -> _Found:
 @rule("unnormalised", "one_number")
 def _unnormalised(case: Case) -> _Found:
     """A crossentropy of numbers that are no probabilities: rows that do not sum to 1, values outside 0 to 1."""
-    for entry in case.crossentropies:
+    others = list(_other_crossentropies(case))
+    for entry in (*case.crossentropies, *others):
         binary = entry.kind == "binary"
         chain = evidence.squashes(entry.output)
         if entry.from_logits or _undone(entry.output, "Sigmoid" if binary else "Softmax"):
@@ -519,15 +536,26 @@ def _unnormalised(case: Case) -> _Found:
             text = f"the predictions lie between {_n(low)} and {_n(high)}"
         else:
             text = f"the predictions of a position sum to between {_n(sums.min())} and {_n(sums.max())}"
-        text += ", but the crossentropy takes them for probabilities: " + (
-            "it clips them to between 0 and 1" if binary else "it divides each row by its sum and clips it"
+        clips = binary or (out is not None and _loss_name(out) == "kl_divergence")
+        text += ", but the loss takes them for probabilities: " + (
+            "it clips them to between 0 and 1" if clips else "it divides each row by its sum and clips it"
         )
-        if out is not None and out.loss is not None:
+        if out is not None and out.loss is not None and not any(entry is other for other in others):
             with _keras.crossentropies_as(from_logits=True):
                 logits = case.call(out, None, None, *case.weight_and_mask(out))
             text += f", and the loss is {_n(case.number(out))}. If they are logits, it is {_n(logits)}"
         activation = "sigmoid" if binary else "softmax"
         yield where, f"{text}.", f"Use from_logits=True, or activation='{activation}' in the last layer."
+
+
+def _other_crossentropies(case: Case) -> Iterator[_keras.Crossentropy]:
+    """Keras's losses that take the logarithm of the predictions themselves."""
+    for owner, out in enumerate(case.outputs):
+        if _loss_name(out) in ("categorical_focal_crossentropy", "kl_divergence"):
+            options = getattr(out.loss, "_fn_kwargs", {})
+            yield _keras.Crossentropy(
+                "categorical", out.y_true, out.y_pred, bool(options.get("from_logits", False)), owner
+            )
 
 
 def _narrow(tensor: tf.Tensor) -> bool:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from lossviz.findings import Finding
 from lossviz.report import Part, Report, Step, Term
 
 VERSIONS = {"Keras": "3.15.1", "backend": "tensorflow 2.21.0"}
@@ -156,9 +157,22 @@ def long_axis() -> Report:
     return report_of(one_term(mean_part(elements, ("batch", "class")), "words"))
 
 
+def findings() -> Report:
+    """Two faults, one of them with a version, and a name that wants to break out."""
+    sentence = "the loss returns one number, 26.5, for 2 samples, so sample_weight only scales it, to 13.25."
+    return report_of(
+        one_term(mean_part([1.0, 2.0], ("batch",)), "score"),
+        findings=(
+            Finding("scalar-loss", "score", sentence, "Return one value a sample.", "scalar_or_tensor"),
+            Finding("weights-axis", "<b>x</b>", "a & b\nc", "Pass <i>weights</i> of shape (2, 1).", "weights", "3.0"),
+        ),
+    )
+
+
 ALL = {
     maker.__name__: maker
     for maker in (
         tiny, segmentation, five_outputs, negative, not_a_number, infinite, ratio, opaque, empty, nasty, long_axis,
+        findings,
     )
 }  # fmt: skip
