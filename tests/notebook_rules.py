@@ -12,6 +12,11 @@ MOST_UNCHECKED = 3
 # Outputs that nbval never compares, or that differ in their last digits on every CPU.
 REFUSED_TYPES = {"image/jpeg", "image/gif", "image/svg+xml", "application/pdf"}
 
+# An alternative text says what a picture shows. This many letters are less than a sentence, and a file's name is none.
+SHORTEST_ALT = 40
+FILE_NAME = re.compile(r"\S+\.(png|jpe?g|svg|gif|webp)", re.I)
+IN_MARKDOWN = re.compile(r"!\[([^\]]*)\]\([^)]*\)|<img\b([^>]*)>")
+
 
 def code_cells(notebook: dict) -> list[dict]:
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
@@ -48,7 +53,30 @@ def problems(notebook: dict) -> list[str]:
         found.append("has no stored output")
     for position, cell in enumerate(cells, start=1):
         found += [f"code cell {position}: {words}" for words in cell_problems(cell)]
+    texts = [alt_text(cell) for cell in cells if alt_text(cell)]
+    found += [f"two figures have the alt text {one!r}" for one in dict.fromkeys(texts) if texts.count(one) > 1]
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            found += markdown_problems(text(cell["source"]))
     return found
+
+
+def markdown_problems(source: str) -> list[str]:
+    """Pictures in Markdown whose alt text is missing or says nothing."""
+    alts = []
+    for match in IN_MARKDOWN.finditer(source):
+        attribute = re.search(r"""alt=["']([^"']*)""", match[2] or "")
+        alts.append(match[1] if match[2] is None else attribute[1] if attribute else "")
+    return [f"a picture in the text: {words}" for words in map(alt_problem, alts) if words]
+
+
+def alt_problem(alt: str) -> str:
+    """Why this text does not say what a picture shows; an empty string where it may."""
+    if FILE_NAME.fullmatch(alt.strip()):
+        return f"the alt text {alt!r} is the name of a file"
+    if len(alt.strip()) < SHORTEST_ALT:
+        return f"the alt text {alt!r} is too short to say what the figure shows"
+    return ""
 
 
 def cell_problems(cell: dict) -> list[str]:
@@ -61,8 +89,13 @@ def cell_problems(cell: dict) -> list[str]:
         found.append("a stored error needs the tag raises-exception, and the tag needs a stored error")
     if refused := sorted(types & REFUSED_TYPES):
         found.append(f"has an output that is not compared or not stable: {', '.join(refused)}; draw a PNG")
-    if "image/png" in types and not alt_text(cell):
+    pictures = sum("image/png" in output.get("data", {}) for output in cell["outputs"])
+    if pictures and not alt_text(cell):
         found.append("draws a figure without alt text in its metadata, mystnb.image.alt")
+    elif pictures and (words := alt_problem(alt_text(cell))):
+        found.append(words)
+    if pictures > 1:
+        found.append(f"draws {pictures} figures, which would share one alt text; give each a cell of its own")
     if unchecked_cells({"cells": [cell]}) and not REASON.search(text(cell["source"])):
         found.append("is not compared and does not say why in a comment '# unchecked: ...'")
     return found

@@ -10,16 +10,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import browser
 import check_site
 import nbformat
 import notebook_rules
 import numpy as np
 import pytest
+import run_notebooks
 from PIL import Image
 
 from conftest import picture_difference
 
 ROOT = Path(__file__).parent.parent
+
+ALT = "A line through four squares, steeper and steeper: 0, 1, 4 and 9."
 
 FIGURE = """
 import matplotlib.pyplot as plt
@@ -51,7 +55,7 @@ def book(tmp_path_factory):
         nbformat.v4.new_markdown_cell("# A page"),
         nbformat.v4.new_code_cell("print(6 * 7)"),
         nbformat.v4.new_code_cell(
-            FIGURE, metadata={"mystnb": {"image": {"alt": "A curve."}}, "collapsed": True, "tags": ["hide-input"]}
+            FIGURE, metadata={"mystnb": {"image": {"alt": ALT}}, "collapsed": True, "tags": ["hide-input"]}
         ),
         nbformat.v4.new_code_cell("1 / 0", metadata={"tags": ["raises-exception"]}),
     ]
@@ -75,8 +79,9 @@ def test_running_again_writes_the_same_bytes(book, good):
     result = outside_pytest("scripts/run_notebooks.py", *names, folder=book)
     assert result.returncode == 0, result.stderr
     assert [(book / name).read_bytes() for name in names] == first
-    assert good["cells"][3]["metadata"] == {"mystnb": {"image": {"alt": "A curve."}}, "tags": ["hide-input"]}
+    assert good["cells"][3]["metadata"] == {"mystnb": {"image": {"alt": ALT}}, "tags": ["hide-input"]}
     assert "editor" not in good["metadata"]
+    assert good["metadata"]["lossviz"]["seconds"] in range(5, 61, 5)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +192,14 @@ def as_svg(notebook):
     data["image/svg+xml"] = data.pop("image/png")
 
 
+def twice_the_figure(notebook):
+    notebook["cells"][2]["outputs"] *= 2
+
+
+def alt(words):
+    return {"mystnb": {"image": {"alt": words}}}
+
+
 STDERR = [{"output_type": "stream", "name": "stderr", "text": "careful"}]
 
 
@@ -226,17 +239,41 @@ def test_rules_allow_an_unchecked_cell_that_says_why(good):
         ('<p style="background: url(http://cdn.example/x.png)">', "loads http://cdn.example/x.png"),
         ("<style>@font-face { src: url('https://cdn.example/x.woff') }</style>", "loads https://cdn.example/x.woff"),
         ('<img src="missing.png">', "loads missing.png, which is not there"),
+        ('<a href="missing.html">there</a>', "links to missing.html, which is not there"),
+        (
+            '<a href="own.png">a file</a><a href="index.html#nowhere">there</a>',
+            "index.html#nowhere, and there is no such",
+        ),
+        ('<p id="here"></p><a href="#here">up</a><a href="#there">up</a>', "links to #there, and there is no such"),
         ("", "page.html: this page was not built"),
     ],
 )
 def test_check_site_sees(tmp_path, html, words):
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n  - file: page\n")
     (tmp_path / "own.png").touch()
-    (tmp_path / "index.html").write_text('<a href="https://example.org">a link</a><img src="own.png?v=1">')
-    (tmp_path / "page.html").touch()
+    links = '<a href="https://example.org/#x">a link</a><h2 id="part">a part</h2><a href="#part">to it</a><a href="#">up</a>'
+    (tmp_path / "index.html").write_text(f'{links}<img src="own.png?v=1">')
+    (tmp_path / "page.html").write_text('<a href="index.html#part">back</a>')
     assert check_site.problems(tmp_path, tmp_path / "_toc.yml") == []
     if html:
         (tmp_path / "page.html").write_text(html)
     else:
         (tmp_path / "page.html").unlink()
     assert words in "\n".join(check_site.problems(tmp_path, tmp_path / "_toc.yml"))
+
+
+def test_check_site_follows_external_links_when_asked(tmp_path):
+    (tmp_path / "_toc.yml").write_text("root: index\n")
+    with browser.serve(tmp_path) as address:
+        links = "".join(f'<a href="{address}/{name}">x</a>' for name in ("index.html#part", "gone.html"))
+        (tmp_path / "index.html").write_text(links)
+        assert check_site.problems(tmp_path, tmp_path / "_toc.yml") == []
+        assert check_site.external_problems(tmp_path) == [f"index.html: {address}/gone.html: 404 File not found"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "stored", "kept"),
+    [(12.1, None, 15), (15, None, 15), (9, 15, 15), (22, 15, 15), (7, 15, 10), (23, 15, 25), (7.5, 15, 15)],
+)
+def test_stored_run_time_changes_only_when_it_is_wrong_by_half(seconds, stored, kept):
+    assert run_notebooks.run_time(seconds, stored) == kept
