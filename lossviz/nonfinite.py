@@ -129,6 +129,7 @@ class NonFinite:
 
     @property
     def headline(self) -> str:
+        """Where the first value that is not finite enters, in one line; what was looked at where all are finite."""
         if not self:
             return f"All finite: {self.looked_at}."
         where = {
