@@ -101,6 +101,52 @@ def test_layer_calls_its_activity_regularizer_attribute():
     assert calls == [(6, 3)]
 
 
+def test_layer_calls_its_own_add_loss_after_its_activity_regularizer():
+    layer, calls = layers.Dense(3, activity_regularizer=lambda output: calls.append("regulariser") or tf.zeros(())), []
+    layer.build((6, 4))
+    vars(layer)["add_loss"] = lambda loss: calls.append(type(layer).add_loss(layer, loss) or "add_loss")
+    layer(inputs(6, 4))
+    assert calls == ["regulariser", "add_loss"]
+
+
+def test_compiled_loss_is_built_by_its_build_with_the_first_call():
+    model = compiled(dense(), "mse")
+    loss, built = model._compile_loss, []
+    assert loss._flat_losses is None
+    loss.build = lambda y_true, y_pred: built.append(type(loss).build(loss, y_true, y_pred))
+    model.compute_loss(inputs(6, 4), targets(6, 3), model(inputs(6, 4)))
+    assert built == [None] and len(loss._flat_losses) == 1
+
+
+def test_loss_reduces_what_its_own_call_returns():
+    loss = keras.losses.MeanSquaredError()
+    vars(loss)["call"] = lambda y_true, y_pred: tf.constant([1.0, 4.0])
+    assert float(loss(targets(2, 3), targets(2, 3), np.array([1.0, 0.5]))) == (1.0 + 0.5 * 4.0) / 2
+
+
+@pytest.mark.parametrize("kind", ["train", "test"])
+def test_functions_are_made_around_the_step_and_looked_up_with_each_batch(kind):
+    """And logs with other names than the metrics are those of the epoch."""
+    model = compiled(dense(), "mse")
+    original = getattr(model, f"{kind}_step")
+    vars(model)[f"{kind}_step"] = lambda data: {**original(data), "more": tf.constant(7.0)}
+    getattr(model, f"make_{kind}_function")(force=True)
+    ours = getattr(model, f"{kind}_function")
+    setattr(model, f"{kind}_function", None)
+    del vars(model)[f"{kind}_step"]
+
+    def begin(batch, logs):
+        setattr(model, f"{kind}_function", ours)
+
+    callback = keras.callbacks.LambdaCallback(**{f"on_{kind}_batch_begin": begin})
+    x, y = inputs(6, 4), targets(6, 3)
+    if kind == "train":
+        logs = model.fit(x, y, batch_size=3, verbose=0, callbacks=[callback]).history
+    else:
+        logs = model.evaluate(x, y, batch_size=3, verbose=0, callbacks=[callback], return_dict=True)
+    assert list(logs) == ["loss", "more"]
+
+
 def test_model_symbolic_build_makes_the_variables_of_loss_and_metrics():
     model = compiled(keras.Sequential([layers.Dense(3)]), "mse", metrics=["mae"])
     model._symbolic_build(data_batch=(inputs(6, 4), targets(6, 3), None))
