@@ -14,6 +14,7 @@ PAGE, PLACE = "book/api", "<!-- generated from the docstrings -->"
 HEADING = re.compile(r"([A-Z][a-z]+(?: [a-z]+){0,2}):(?: (.+))?")  # "Args:", "Raises:", "Whole data sets: ..."
 ENTRY = re.compile(r"((?:\*{0,2}\w+, )*\*{0,2}\w+): (.+)")  # "name: what it is"
 CHOICE = re.compile(r" {4,}(\S+)  +(\S.*)")  # "    "all"   what that means", below an entry
+CALLED_BY_KERAS = {"build", "call", "get_config", "from_config", "set_model", "set_params"}
 
 Definition = ast.FunctionDef | ast.ClassDef
 
@@ -63,9 +64,8 @@ def members(module: str) -> list[Definition]:
 
 def methods(node: ast.ClassDef) -> list[ast.FunctionDef]:
     """Public methods and properties; what Keras calls by itself is described with the class."""
-    called_by_keras = {"build", "call", "get_config", "from_config"}
     functions = [one for one in node.body if isinstance(one, ast.FunctionDef)]
-    return [one for one in functions if not one.name.startswith("_") and one.name not in called_by_keras]
+    return [one for one in functions if not one.name.startswith(("_", "on_")) and one.name not in CALLED_BY_KERAS]
 
 
 def is_property(node: ast.FunctionDef) -> bool:

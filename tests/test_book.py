@@ -1,0 +1,152 @@
+"""The pages of the book that are made or kept beside the code: each public name, reading times, terms, citations."""
+
+import ast
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from docutils import nodes
+
+import lossviz
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "_ext"))
+import api_page  # noqa: E402
+import chapter_times  # noqa: E402
+import mathml  # noqa: E402
+
+BOOK = sorted(file for suffix in ("ipynb", "md") for file in Path(ROOT, "book").glob(f"[!.]*.{suffix}"))
+
+
+def prose(file: Path) -> str:
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".md":
+        return text
+    cells = json.loads(text)["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+@pytest.fixture(scope="module")
+def page():
+    return api_page.Writer()
+
+
+def test_every_public_name_is_on_the_page(page):
+    titles = [line.split("}", 1)[1].split("(")[0].strip() for line in page.lines if "{py:" in line]
+    headings = [line.removeprefix("## ") for line in page.lines if line.startswith("## ")]
+    assert sorted(name.removeprefix("lossviz.") for name in headings) == sorted(lossviz.__all__)
+    for name in lossviz.__all__:
+        value = getattr(lossviz, name)
+        if not isinstance(value, type(lossviz)):
+            assert f"lossviz.{name}" in titles
+            continue
+        own = getattr(value, "__all__", None) or [
+            key
+            for key, one in vars(value).items()
+            if not key.startswith("_") and getattr(one, "__module__", "") == value.__name__
+        ]
+        assert {f"lossviz.{name}.{key}" for key in own} <= set(titles)
+
+
+def test_every_public_name_has_a_docstring(page):
+    assert page.bare == []
+
+
+def test_page_says_what_the_docstrings_say(page):
+    text = "\n".join(page.lines)
+    title = next(line for line in page.lines if line.startswith("`````{py:function} lossviz.explain("))
+    assert title.endswith("verbose='auto')") and "max_elements=50000000" in title
+    assert "- `class_weight`: `{class: weight}`, as for `model.fit`; not together with `sample_weight`." in text
+    assert "**Raises:**" in text
+
+
+def test_docstring_becomes_markdown():
+    docstring = """Do it.
+
+        f = a / b
+
+    Args:
+        a, b: two numbers,
+            on two lines.
+        how: one of
+            "fast"  at once
+            "slow"  later
+
+    Source: a paper.
+    """
+    assert "\n".join(line for line in api_page.markdown(docstring) if line) == "\n".join(
+        [
+            *("Do it.", "```text", "f = a / b", "```", "**Args:**"),
+            *(
+                "- `a`, `b`: two numbers,",
+                "  on two lines.",
+                "- `how`: one of",
+                '  - `"fast"`: at once',
+                '  - `"slow"`: later',
+            ),
+            "**Source:** a paper.",
+        ]
+    )
+
+
+def test_signature_has_values_and_no_types():
+    tree = ast.parse("MANY = 7\ndef f(self, a: int, *b, c: str = 'x', d=MANY, **e) -> None: ...")
+    assert api_page.signature(tree.body[1], tree) == "(a, *b, c='x', d=7, **e)"
+
+
+def test_reading_time_counts_words_and_not_outputs_or_folded_code():
+    def block(text, *classes):
+        return nodes.container("", nodes.literal_block(text, text), classes=list(classes))
+
+    document = nodes.section("", nodes.paragraph("", "word " * 400), block("word " * 100))
+    assert chapter_times.reading_minutes(document) == 3
+    document += [block("word " * 5000, name) for name in ("cell_output", "tag_hide-input", "tag_hide-cell")]
+    assert chapter_times.reading_minutes(document) == 3
+
+
+def test_formula_becomes_mathml():
+    assert mathml.mathml(r"\frac{a}{2}", "block").startswith("<math xmlns=")
+    assert "<mfrac><mrow><mi>a</mi></mrow><mrow><mn>2</mn></mrow></mfrac>" in mathml.mathml(r"\frac{a}{2}", "inline")
+    assert '<mi>log</mi><mspace width="0.17em"/><mi>p</mi>' in mathml.mathml(r"\log p", "inline")
+
+
+def test_every_reference_is_cited_and_has_an_address():
+    entries = re.split(r"^@", Path(ROOT, "book", "references.bib").read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    keys = [re.match(r"\w+\{(\w+),", entry)[1] for entry in entries]
+    assert all(re.search(r"^  (doi|url) = \{\S+\}", entry, re.MULTILINE) for entry in entries)
+    cited = {
+        key for file in BOOK for keys in re.findall(r"\{cite:\w\}`([^`]+)`", prose(file)) for key in keys.split(",")
+    }
+    assert cited == set(keys)
+
+
+def test_glossary_is_in_order_and_its_words_are_those_of_the_book():
+    glossary = Path(ROOT, "book", "glossary.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^(\w[\w ]*)$", glossary.split("```{glossary}")[1], re.MULTILINE)
+    assert terms == sorted(terms) and len(terms) > 20
+    chapters = "\n".join(prose(file) for file in BOOK if file.stem not in ("glossary", "api")).lower()
+    # in the plural too, and as one word of several
+    assert not [term for term in terms if term.removesuffix("e") not in chapters]
+
+
+def test_citation_file_is_whole():
+    citation = yaml.safe_load(Path(ROOT, "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # what the schema 1.2.0 asks for
+    assert citation["cff-version"] == "1.2.0" and citation["type"] == "software"
+    assert str(citation["version"]) == lossviz.__version__
+    assert all("name" in author for author in citation["authors"])
+
+
+def test_changelog_knows_this_version():
+    changelog = Path(ROOT, "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(lossviz.__version__)}\b", changelog, re.MULTILINE)
+
+
+def test_contributing_names_files_that_are_there():
+    text = Path(ROOT, "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:\./|\b)(?:[\w.]+/)*[\w.]+\.(?:py|sh|md|yml|bib|ipynb)\b", text))
+    assert len(named) > 10
+    assert not [name for name in named - {"book/my_chapter.ipynb"} if not Path(ROOT, name).is_file()]
