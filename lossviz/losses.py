@@ -176,7 +176,8 @@ class _SegmentationLoss(_ConfiguredLoss):
                 f"class_weights has {len(self.class_weights)} numbers, the last axis of y_pred, shape {shape}, has "
                 f"{classes} classes. Give one number a class."
             )
-        if (highest := max(self.ignore_false_negatives, default=0)) >= classes:
+        highest = max(self.ignore_false_negatives, default=0)  # no :=, which AutoGraph cannot read
+        if highest >= classes:
             raise ValueError(
                 f"ignore_false_negatives={self.ignore_false_negatives} names class {highest}; the last axis of y_pred, "
                 f"shape {shape}, has the classes 0 to {classes - 1}."
