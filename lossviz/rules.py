@@ -716,6 +716,8 @@ def _imbalance(case: Case) -> _Found:
         flat = classes.ravel()
         sums = np.bincount(flat, weights=weight, minlength=len(labels))[known]
         shares = np.bincount(flat, weights=part.sum_to(part.true_class_axes).ravel(), minlength=len(labels))[known]
+        if not sums.sum() > 0:  # no position with a class has weight
+            continue
         parts_of = sums / sums.sum()
         rare = [k for k in range(len(known)) if 0 < parts_of[k] <= 0.5 / len(known)]
         if not rare or not _one_class_each(case, out, classes):
