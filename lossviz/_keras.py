@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import queue
 import random
 import types
 from collections.abc import Callable, Iterator
@@ -369,11 +370,54 @@ def evaluation(model: keras.Model, graph: tf.Graph) -> Iterator[Callable]:
         function = model.test_function
         model.reset_metrics()
 
-        def run(x, y, sample_weight) -> float | None:
-            loss = function(iter([keras.utils.pack_x_y_sample_weight(x, y, sample_weight)])).get("loss")
-            return None if loss is None else float(loss)
+        feed = None
 
-        yield run
+        def run(x, y, sample_weight) -> float | None:
+            nonlocal feed
+            batch = keras.tree.lists_to_tuples(keras.utils.pack_x_y_sample_weight(x, y, sample_weight))
+            if any(leaf is None for leaf in keras.tree.flatten(batch)):
+                logs = function(iter([batch]))
+            else:
+                spec = _batch_spec(batch, None if feed is None else feed.spec)
+                if feed is not None and spec != feed.spec:
+                    feed.end()
+                    feed = None
+                feed = _Feed(spec) if feed is None else feed
+                feed.waiting.put(batch)
+                logs = function(feed.iterator)
+            return float(logs["loss"]) if "loss" in logs else None
+
+        try:
+            yield run
+        finally:
+            if feed is not None:
+                feed.end()
+
+
+class _Feed:
+    """A tf.data iterator over what is put into `waiting`: the kind that `evaluate` reads, so that Keras traces the
+    very same graph."""
+
+    def __init__(self, spec):
+        self.spec, self.waiting = spec, queue.SimpleQueue()
+        self.iterator = iter(tf.data.Dataset.from_generator(self._batches, output_signature=spec))
+
+    def _batches(self) -> Iterator:
+        while (batch := self.waiting.get()) is not None:
+            yield batch
+
+    def end(self) -> None:
+        self.waiting.put(None)
+
+
+def _batch_spec(batch, before):
+    """What a batch holds, of any number of samples; sizes that differ from those in the spec `before` are open."""
+
+    def spec(leaf, known=None) -> tf.TensorSpec:
+        sizes = leaf.shape if known is None else [a if a == b else None for a, b in zip(leaf.shape, known.shape)]
+        return tf.TensorSpec((None, *sizes[1:]), tf.as_dtype(leaf.dtype))
+
+    return keras.tree.map_structure(spec, batch, *([] if before is None else [before]))
 
 
 class Crossentropy(NamedTuple):
