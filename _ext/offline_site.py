@@ -3,7 +3,19 @@
 import os
 import re
 import subprocess
+from html import escape
 from pathlib import Path
+
+ENTRANCE = """\
+<!DOCTYPE html>
+<html lang="{language}">
+<meta charset="utf-8">
+<title>{title}</title>
+<link rel="icon" href="_static/favicon.svg">
+<meta http-equiv="refresh" content="0; url={front}">
+<a href="{front}">{title}</a>
+</html>
+"""
 
 
 def repository() -> str:
@@ -39,7 +51,16 @@ def drop_icon_script(app, exception) -> None:
         Path(app.outdir, "_static", "scripts", "fontawesome.js").write_text("")
 
 
+def write_entrance(app, exception) -> None:
+    """The page at the address of the site itself: it leads to the front page, and knows the icon and the language."""
+    if exception is None and app.builder.format == "html":
+        front = f"{app.config.root_doc}.html"
+        page = ENTRANCE.format(language=app.config.language, title=escape(app.config.project), front=front)
+        Path(app.outdir, "index.html").write_text(page, encoding="utf-8")
+
+
 def setup(app) -> dict:
     app.connect("config-inited", link_repository)
     app.connect("build-finished", drop_icon_script)
+    app.connect("build-finished", write_entrance)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
