@@ -209,6 +209,30 @@ def test_the_arithmetic_is_that_of_regimes(arithmetic):
     assert min(counts.values()) > 20 and counts["number"] > 500 and counts["refused"] > 300, counts
 
 
+def test_numbers_are_written_as_in_the_reports(arithmetic):
+    """Also an exact half, which Python rounds to the even digit and JavaScript up."""
+    rng = np.random.default_rng(3)
+    values = [
+        0.140625,
+        -0.140625,
+        1 / 256,
+        3 / 256,
+        12344.5,
+        12345.5,
+        65536,
+        1e15,
+        123456789.5,
+        1e-7,
+        0.1 + 0.2,
+        99999.5,
+    ]
+    values += [math.nan, math.inf, -math.inf, 0.0, 1e300, 5e-324, *(10 ** rng.uniform(-8, 18, 200)).tolist()]
+    given = {"score": tensor(np.ones(())), "weight": None, "mask": None, "axes": [], "reduction": "sum_over_batch_size"}
+    found = arithmetic("reduce", [{**given, "regime": "keras-3", "lossWeight": value} for value in values])
+    written = [one["steps"][-1]["text"] for one in found]
+    assert written == [f"× {regimes.f.plain(value)} (loss weight)" for value in values]
+
+
 # --- states: what an address holds, against the sums of lossviz.regimes
 
 LETTERS = {"batch": "b", "row": "r", "col": "c", "class": "k"}

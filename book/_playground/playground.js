@@ -398,10 +398,7 @@ const RULES = {
 			const divides = ["sum_over_batch_size", "mean"].includes(call.reduction);
 			call.weigh(apply(theirs, factors), "no axis is appended to it, ", divides, true);
 		}
-		const shape = call.shape;
-		if (shape.length && !(shape.length === 1 && shape[0] === 0)) {
-			call.finish(true, call.reduction === "mean_with_sample_weight" ? weightSum : null);
-		}
+		if (call.shape.length) call.finish(true, call.reduction === "mean_with_sample_weight" ? weightSum : null);
 	},
 };
 
@@ -616,7 +613,8 @@ function pythonCode({ regime, reduction, outputs }) {
 			`loss = regimes.reduce(score, weight, mask, regime="${regime}"${more}${weight})\n`;
 	});
 	const sum = parts.map((part, k) => `${part}total ${k ? "+" : ""}= loss.value\n`);
-	const show = parts.length > 1 ? `${sum.join("\n")}print(total)` : `${parts[0]}print(loss)\nprint(regimes.compare(score, weight, mask))`;
+	const show = parts.length > 1 ? `${sum.join("\n")}print(total)`
+		: `${parts[0].replace("loss =", "print(regimes.compare(score, weight, mask))\nloss =")}print(loss)`;
 	return `import numpy as np\n\nfrom lossviz import regimes\n\n${show}\n`;
 }
 
@@ -777,7 +775,7 @@ html[data-theme=dark] .lvp{--bg:#15191e;--ink:#e4e8ec;--q:#a3adb8;--soft:#222931
 .lvp .tiles b,.lvp .tiles .q,.lvp svg{display:block}
 .lvp .tiles b{font-size:1.3em}
 .lvp svg text{font:12px system-ui,sans-serif}
-.lvp rect.on{stroke:var(--ink);stroke-width:3}
+.lvp rect.on{stroke:#0072B2;stroke-width:4}
 .lvp [role=row]{display:flex}
 .lvp [role=gridcell]>*{display:block;width:46px;height:34px;min-height:0;margin:1px;padding:0;border:0;border-radius:3px;text-align:center;font-size:13px;background:var(--cell);color:var(--text)}
 .lvp [role=gridcell]>[aria-checked=false]{background:repeating-linear-gradient(135deg,var(--soft) 0 3px,var(--bg) 3px 6px);color:var(--ink)}
@@ -848,7 +846,7 @@ function mount(root) {
 		make("fieldset", {}, make("legend", {}, "The same arrays in four regimes. Choose the one to follow:"), make("div", { class: "tiles" }, tiles.map((tile) => tile.node))),
 		group("famous traps", dim("Famous traps:"), presets), note,
 		inputs, results,
-		folded("The same in Python", make("pre", { tabIndex: 0, "aria-label": "Python code" }, code), button("Copy code", () => copy(code.textContent, "Code copied."))),
+		folded("The same in Python", make("pre", {}, code), button("Copy code", () => copy(code.textContent, "Code copied."))),
 		heading("Three experiments"), make("ol", {}, tries.map((one) => one.node)));
 
 	function remember() {
@@ -1054,7 +1052,7 @@ function mount(root) {
 		number.className = mine.refusal || Number.isNaN(mine.value) ? "bad" : "";
 		const first = scoreOf(output), many = state.outputs.length > 1 ? ` of output ${chosen + 1}` : "";
 		const divisors = part.refusal ? [] : [first.classes, ...Object.values(part.divisors)].filter((d) => d !== 1);
-		equation.replaceChildren(`${state.regime}: ${output.e.data.length} element losses${many}`, ...divisors.flatMap((d) => [" ", make("b", { class: "div" }, `÷ ${plain(d)}`)]));
+		equation.replaceChildren(`${state.regime}: ${output.e.data.length} element loss${output.e.data.length > 1 ? "es" : ""}${many}`, ...divisors.flatMap((d) => [" ", make("b", { class: "div" }, `÷ ${plain(d)}`)]));
 		presets.forEach((one, k) => one.setAttribute("aria-pressed", String(is(PRESETS[k].state))));
 		code.textContent = pythonCode(state);
 		for (const { goal, reached } of tries) {
