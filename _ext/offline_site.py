@@ -55,7 +55,7 @@ def write_entrance(app, exception) -> None:
     """The page at the address of the site itself: it leads to the front page, and knows the icon and the language."""
     if exception is None and app.builder.format == "html":
         front = f"{app.config.root_doc}.html"
-        page = ENTRANCE.format(language=app.config.language, title=escape(app.config.project), front=front)
+        page = ENTRANCE.format(language=app.config.language, title=escape(app.config.html_title), front=front)
         Path(app.outdir, "index.html").write_text(page, encoding="utf-8")
 
 
