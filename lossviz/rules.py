@@ -122,7 +122,8 @@ def _scalar_loss(case: Case) -> _Found:
         weight, mask = case.weight_and_mask(out)
         weighted = weight is not None and np.ptp(weight) > 0
         masked = mask is not None and not mask.all()
-        if not (weighted or masked or (out.is_custom and not _is_ratio(out))):
+        alone = case.model is None or case.model.distribute_strategy.num_replicas_in_sync < 2  # or see strategy-scalar
+        if not (weighted or masked or (out.is_custom and alone and not _is_ratio(out))):
             continue
         count, scalar = case.batch_size, float(case.value(out.values))
         text = f"the loss returns one number, {_n(scalar)}, for {count} samples"
@@ -198,8 +199,9 @@ def _zero_weight_nan(case: Case) -> _Found:
         if not without.any():
             continue
         places = np.argwhere(without)
+        verb = "is" if len(places) == 1 else "are"
         text = (
-            f"{len(places)} element losses have weight 0 and are not finite, first at index "
+            f"{_count(len(places), 'element loss')} of weight 0 {verb} not finite, first at index "
             f"{tuple(places[0].tolist())}; 0 × NaN is NaN, so the loss is {_n(case.number(out))}."
         )
         if (without == bad).all():
@@ -255,7 +257,7 @@ def _class_weight(case: Case) -> _Found:
     named = [key for key in weights if isinstance(key, (int, float, np.integer, np.floating))]
     missing = sorted({int(label) for label in np.unique(classes)} - {int(key) for key in named if key == int(key)})
     if missing:
-        counts = ", ".join(f"{label} ({int(np.sum(classes == label))} samples)" for label in missing)
+        counts = ", ".join(f"{label} ({_count(int(np.sum(classes == label)), 'sample')})" for label in missing)
         yield (
             "class_weight",
             f"class_weight names {list(weights)}, but not {'class' if len(missing) == 1 else 'classes'} {counts} of y: "
@@ -535,7 +537,8 @@ def _unnormalised(case: Case) -> _Found:
         if low < 0 or high > 1:
             text = f"the predictions lie between {_n(low)} and {_n(high)}"
         else:
-            text = f"the predictions of a position sum to between {_n(sums.min())} and {_n(sums.max())}"
+            several = f"between {_n(sums.min())} and " if not _close(sums.min(), sums.max()) else ""
+            text = f"the predictions of a position sum to {several}{_n(sums.max())}"
         clips = binary or (out is not None and _loss_name(out) == "kl_divergence")
         text += ", but the loss takes them for probabilities: " + (
             "it clips them to between 0 and 1" if clips else "it divides each row by its sum and clips it"
@@ -947,6 +950,11 @@ def _n(number: float) -> str:
     number = float(number)
     whole = math.isfinite(number) and number == int(number) and abs(number) < 1e7
     return f"{int(number)}" if whole else f"{number:.4g}"
+
+
+def _count(number: int, word: str) -> str:
+    """`1 sample`, `3 samples`, `2 element losses`."""
+    return f"{number} {word}" + ("" if number == 1 else "es" if word.endswith("s") else "s")
 
 
 def _percent(part: float) -> str:
