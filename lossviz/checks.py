@@ -51,7 +51,7 @@ def array(name: str, value: Any) -> np.ndarray | None:
         result = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} cannot be made into one array: {error}. Pass a NumPy array or a tensor.") from error
-    if result.dtype == object:
+    if result.dtype == object and not all(isinstance(entry, str | bytes) for entry in result.flat):
         raise ValueError(f"{name} is not an array of numbers (dtype object). Pass a NumPy array or a tensor.")
     if result.dtype == np.float64:
         result = result.astype(keras.config.floatx())

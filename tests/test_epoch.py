@@ -193,6 +193,17 @@ def test_batches_of_several_lengths_from_any_source():
     np.testing.assert_allclose(list(first.by("step").values()), expected, rtol=1e-5)
 
 
+def test_words_and_dictionaries_as_inputs():
+    word, number = keras.Input((), dtype="string", name="word"), keras.Input((2,), name="number")
+    known = layers.Embedding(3, 2)(layers.StringLookup(vocabulary=["u", "v"])(word))
+    model = compiled(keras.Model([word, number], layers.Dense(3)(layers.Concatenate()([known, number]))), "mse")
+    x = {"word": np.array(list("uvuuvvvuuv")), "number": inputs(N, 2)}
+    data = tf.data.Dataset.from_tensor_slices((x, Y)).batch(4)
+    loss = model.evaluate(data, verbose=0)
+    assert lossviz.explain(model, data).check().reported == pytest.approx(loss, rel=1e-6)
+    assert lossviz.explain(model, x, Y, batch_size=4).check().reported == pytest.approx(loss, rel=1e-6)
+
+
 def test_a_data_set_is_read_once_and_as_far_as_steps():
     read = []
 

@@ -291,3 +291,15 @@ def test_custom_gradients_show_in_the_attribute_of_their_identity():
     trace = graph.trace(lambda x: doubled(x), [tf.TensorSpec((3,))])
     marked = [operation for operation in trace.graph.get_operations() if graph._has_own_gradient(operation)]
     assert [operation.type for operation in marked] == ["IdentityN"]
+
+
+def test_a_test_function_goes_on_from_batch_to_batch_until_metrics_are_reset():
+    """On which `_keras.evaluation` rests: `evaluate` is the test function, once a batch, after reset_metrics."""
+    model = compiled(dense(), "mse")
+    x, y = inputs(6, 4), targets(6, 3)
+    before = model.test_function
+    with _keras.evaluation(model, tf.Graph()) as evaluate:
+        first, second = evaluate(x[:4], y[:4], None), evaluate(x[4:], y[4:], None)
+    assert model.test_function is before
+    assert first == model.evaluate(x[:4], y[:4], batch_size=4, verbose=0)
+    assert second == model.evaluate(x, y, batch_size=4, verbose=0)
