@@ -35,10 +35,10 @@ def printed(notebook: nbformat.NotebookNode) -> list[str]:
     for cell in notebook.cells:
         if "# unchecked:" in cell.source:
             continue
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            text = output.get("text") or ("" if "image/png" in data else data.get("text/plain", ""))
-            lines += VERSION.sub("VERSION", text).splitlines()
+        printed = "".join(output.text for output in cell.get("outputs", []) if output.output_type == "stream")
+        shown = [output.data for output in cell.get("outputs", []) if "data" in output]
+        shown = [data["text/plain"] for data in shown if "image/png" not in data and "text/plain" in data]
+        lines += VERSION.sub("VERSION", "\n".join([printed, *shown])).splitlines()
     return lines
 
 
