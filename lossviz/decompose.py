@@ -81,6 +81,7 @@ class Plan:
     top: graph.Tail
     branches: list[Branch]
     program: graph.Program  # all that is needed of the graph, in one run
+    gradients: dict  # reference of a prediction -> what the loss reads of it (itself or its logits), dL/d that
     measured: dict  # tensor reference -> the tensor of its shape, where that is not known before the graph runs
     tails: list[tuple[list[int], graph.Rerun]]  # tails that can be computed anew together, by number of the branch
     whole: graph.Rerun | None  # the top, where a constant or a compute_loss of the user's is in it
@@ -95,6 +96,7 @@ class Decomposition:
     constant: float
     values: dict  # tensor reference -> array
     shapes: dict  # tensor reference -> shape, where it is not known before the graph runs
+    gradients: dict  # as in `Plan`
 
 
 def plan(traced: Traced) -> Plan:
@@ -102,13 +104,14 @@ def plan(traced: Traced) -> Plan:
     graph.expand_fused(traced.trace.graph, traced.root)
     top, branches = _cut(traced)
     _differentiate(traced, top, branches)
-    wanted, measured = _wanted(traced, top, branches)
+    gradients = _gradients(traced)
+    wanted, measured = _wanted(traced, top, branches, [slope for _, slope in gradients.values()])
     program = graph.Program(traced.trace, wanted)
     plain = [k for k, branch in enumerate(branches) if not branch.own and branch.tail.cuts]
     together = [plain] if graph.apart([branches[k].tail for k in plain]) else [[k] for k in plain]
     tails = [(group, graph.Rerun([branches[k].tail for k in group])) for group in together if group]
     needs_top = top.has_constant or any(branch.own and top.cuts for branch in branches)
-    return Plan(traced, top, branches, program, measured, tails, graph.Rerun([top]) if needs_top else None)
+    return Plan(traced, top, branches, program, gradients, measured, tails, graph.Rerun([top]) if needs_top else None)
 
 
 def decompose(plan: Plan, leaves: Sequence[np.ndarray], values: dict) -> Decomposition:
@@ -116,7 +119,8 @@ def decompose(plan: Plan, leaves: Sequence[np.ndarray], values: dict) -> Decompo
     shapes = {ref: tuple(values[shape.ref()].tolist()) for ref, shape in plan.measured.items()}
     branches = [_numbers(branch, values) for branch in plan.branches]
     constant = _certify(plan, branches, values)
-    return Decomposition(replace(plan.traced, leaves=list(leaves)), branches, constant, values, shapes)
+    traced = replace(plan.traced, leaves=list(leaves))
+    return Decomposition(traced, branches, constant, values, shapes, plan.gradients)
 
 
 # -- cutting ----------------------------------------------------------------------------------------------
@@ -173,10 +177,27 @@ def _differentiate(traced: Traced, top: graph.Tail, branches: list[Branch]) -> N
 # -- running ----------------------------------------------------------------------------------------------
 
 
-def _wanted(traced: Traced, top: graph.Tail, branches: list[Branch]) -> tuple[list[tf.Tensor], dict]:
+def _gradients(traced: Traced) -> dict:
+    """The derivative of the loss with respect to each prediction, or to its logits where the loss reads those instead;
+    the other predictions are held fixed. Empty where an operation of the loss has no gradient."""
+    forward = traced.trace.forward
+    read = {t.ref() for op in graph.ancestors([traced.root]) if op.name not in forward for t in op.inputs}
+    points = {}
+    for tensor in traced.predictions:
+        logits = _keras.logits_of(tensor)
+        if tensor.dtype.is_floating:
+            points[tensor.ref()] = logits if logits is not None and logits.ref() in read else tensor
+    try:
+        slopes = graph.gradients(traced.trace.graph, traced.root, list(points.values()))
+    except LookupError:
+        return {}
+    return dict(zip(points, zip(points.values(), slopes)))
+
+
+def _wanted(traced: Traced, top: graph.Tail, branches: list[Branch], more: list[tf.Tensor]) -> tuple[list, dict]:
     """Everything that is needed of the graph in one run (one forward pass, one draw of random numbers), and the
     tensors that measure unknown shapes."""
-    wanted = [traced.root, *top.frontier]
+    wanted = [traced.root, *top.frontier, *more]
     for branch in branches:
         wanted += [branch.tail.root, branch.scale_tensor, *branch.slope_tensors, *branch.tail.frontier]
         for cut in branch.tail.cuts:

@@ -258,6 +258,7 @@ class _TermSum:
     def __init__(self, term: Term):
         self.term, self.value, self.weights = term, 0.0, []
         self.parts: list[_PartSum] = []
+        self.gradient: _PartSum | None = None
         self.notes = _Notes()
 
     def add(self, term: Term, place: _Place, sums: _Sums) -> None:
@@ -267,6 +268,9 @@ class _TermSum:
             if k == len(self.parts):
                 self.parts.append(_PartSum(part))
             self.parts[k].add(part, place, sums)
+        if term.gradient is not None:
+            self.gradient = self.gradient or _PartSum(term.gradient)
+            self.gradient.add(term.gradient, place, sums)
         self.notes.add([term.note], place)
 
     def result(self, sums: _Sums, total: float) -> Term:
@@ -275,7 +279,8 @@ class _TermSum:
         if len(set(self.weights)) > 1:
             value, weight = float(sum(part.contribution for part in parts)), 1.0
             note = (*note, "its loss weight differs between batches, so it is part of the value")
-        return Term(self.term.name, self.term.kind, value, weight, parts, "; ".join(note))
+        gradient = self.gradient and self.gradient.result(sums, total)
+        return Term(self.term.name, self.term.kind, value, weight, parts, "; ".join(note), gradient)
 
 
 class _PartSum:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -121,6 +121,9 @@ class Part:
 class Term:
     """One summand of the printed loss: `contribution = loss_weight * value`.
 
+    `gradient`, of an output, holds in `elements` the derivative of the whole printed loss with respect to each
+    prediction, and in `contributions` its absolute value: see `by`.
+
     `kind` is "output", "add_loss", "regulariser" or "constant". `exactness` is "exact" (each share is
     exact along `axes`), "ratio" (a quotient of sums, such as Dice: no share exists below `axes`) or
     "opaque" (the graph cannot be read below `axes`), the worst of the parts.
@@ -132,6 +135,7 @@ class Term:
     loss_weight: float
     parts: tuple[Part, ...]
     note: str = ""
+    gradient: Part | None = None
 
     @property
     def contribution(self) -> float:
@@ -169,12 +173,24 @@ class Term:
         """The steps of all parts, one part after the other."""
         return tuple(step for part in self.parts for step in part.steps)
 
-    def by(self, axis: str | Sequence[str]) -> dict[Hashable, float]:
+    def by(self, axis: str | Sequence[str], of: str = "loss") -> dict[Hashable, float]:
         """This term's exact shares along `axis` (one name, or several for a tuple of labels).
 
         Returns a dictionary of label to share of the printed loss. It sums to `contribution`; what has no
-        place along the axis stands under "(not split)". Raises ValueError for an unknown axis.
+        place along the axis stands under "(not split)".
+
+        With `of="gradient"`, of an output: who moves the predictions, instead of who makes the number. Each prediction
+        counts with |dL/dy_pred|, the derivative of the whole printed loss with the other outputs held fixed, in units
+        of loss per unit of prediction. The amounts are 0 or more and are no shares of the loss: their sum is how fast
+        the loss falls, per unit, when every prediction takes the same small step in its better direction. Where Keras
+        reads the logits behind a softmax or sigmoid output instead of the output, as its crossentropies do, the
+        derivative is that with respect to the logits (y_pred - y, weighted, for a crossentropy); `gradient.note` says
+        so. `explain_loss` on the probabilities alone gives the derivative with respect to those.
+
+        Raises ValueError for an unknown axis, or `of="gradient"` where there is none.
         """
+        if of != "loss":
+            return self._pull(of).by(axis)
         axes = (axis,) if isinstance(axis, str) else tuple(axis)
         if len(set(axes)) != len(axes):
             raise ValueError(f"axis {axes} names one axis twice; name each once.")
@@ -208,12 +224,14 @@ class Term:
             shares[UNSPLIT] = rest
         return shares
 
-    def by_label(self) -> dict[Hashable, float]:
-        """Shares grouped by the *true* class of each position instead of the output channel.
+    def by_label(self, of: str = "loss") -> dict[Hashable, float]:
+        """Shares grouped by the *true* class of each position instead of the output channel; `of` as for `by`.
 
         The true class is the argmax of one-hot or multi-channel targets, the integer of sparse ones, the
         0 or 1 of a single binary column. Raises ValueError where the targets are not classes.
         """
+        if of != "loss":
+            return self._pull(of).by_label()
         shares: dict[Hashable, float] = {}
         rest, split = 0.0, False
         for part in self.parts:
@@ -234,6 +252,18 @@ class Term:
         if rest:
             shares[UNSPLIT] = rest
         return shares
+
+    def _pull(self, of: str) -> Term:
+        """The term with the absolute derivatives in place of its shares."""
+        if of != "gradient":
+            raise ValueError(f'of={of!r}, but it must be "loss" or "gradient".')
+        if self.gradient is None:
+            reason = "it is no output" if self.kind != "output" else "an operation of the loss or the output has none"
+            raise ValueError(
+                f"term {self.name!r} ({self.kind}) has no gradient with respect to its predictions: {reason}. Use "
+                'of="loss", or the term of an output.'
+            )
+        return replace(self, parts=(self.gradient,), gradient=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,18 +316,23 @@ class Report:
                 return term
         raise ValueError(f"term {name!r} is not in this report. Its terms are {[t.name for t in self.terms]}.")
 
-    def by(self, axis: str | Sequence[str], term: str | None = None) -> dict[Hashable, float]:
+    def by(self, axis: str | Sequence[str], term: str | None = None, of: str = "loss") -> dict[Hashable, float]:
         """Exact shares of one term along a named axis: label -> share of the printed loss.
 
-        The shares sum to that term's contribution. `term` is required where several terms have the axis.
+        The shares sum to that term's contribution. `term` is required where several terms have the axis. With
+        `of="gradient"`: how strongly the loss pulls at the predictions of one output, see `Term.by`.
         Raises ValueError for an unknown axis or term, or where `term` is missing.
         """
-        return self._one_term(axis, term).by(axis)
+        if term is not None:
+            return self.term(term).by(axis, of)
+        return self._pull(of)._one_term(axis, term).by(axis)
 
-    def by_label(self, term: str | None = None) -> dict[Hashable, float]:
+    def by_label(self, term: str | None = None, of: str = "loss") -> dict[Hashable, float]:
         """As `by("class")`, grouped by the true class of each position instead of the output channel."""
         if term is not None:
-            return self.term(term).by_label()
+            return self.term(term).by_label(of)
+        if of != "loss":
+            return self._pull(of).by_label()
         able = [t for t in self.terms if any(part.by_label() is not None for part in t.parts)]
         if len(able) > 1:
             raise ValueError(f"several terms have classes: {[t.name for t in able]}. Say which: by_label(term=...).")
@@ -413,6 +448,13 @@ class Report:
         from lossviz import html
 
         return html.render(self)
+
+    def _pull(self, of: str) -> Report:
+        """The report with absolute derivatives in place of shares, of the outputs alone."""
+        if of == "loss":
+            return self
+        able = [term for term in self.terms if term.gradient is not None] or self.terms[:1]
+        return replace(self, terms=tuple(term._pull(of) for term in able))
 
     def _part_notes(self) -> list[str]:
         return sorted({part.note for term in self.terms for part in term.parts if part.note})

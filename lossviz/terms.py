@@ -86,7 +86,7 @@ class _Writer:
             value, constant = constant / weight if weight else 0.0, 0.0
         if branch.own:
             value = float(sum(part.contribution for part in parts))
-        term = Term(branch.name, branch.kind, value, weight, tuple(parts), note)
+        term = Term(branch.name, branch.kind, value, weight, tuple(parts), note, self._gradient(branch))
         if not constant:
             return term, None
         return term, _constant(f"constant in {branch.name}", constant / weight if weight else 0.0, weight)
@@ -130,6 +130,33 @@ class _Writer:
             class_labels=class_labels,
             sums=sums,
             note="; ".join(text for text in (summed, why, *notes) if text),
+        )
+
+    def _gradient(self, branch: Branch) -> Part | None:
+        """How strongly the loss pulls at each prediction of an output."""
+        predictions = self.traced.predictions if branch.own and len(self.traced.predictions) == 1 else [branch.y_pred]
+        ref = predictions[0].ref() if branch.kind == "output" and predictions[0] is not None else None
+        if ref not in self.decomposition.gradients or ref not in self.named:
+            return None
+        point, slope = self.decomposition.gradients[ref]
+        array, atoms = self.values[slope.ref()], [atom for dim in self.named[ref] for atom in dim]
+        if array.shape != tuple(atom.size for atom in atoms):
+            return None
+        names = tuple(atom.name for atom in atoms)
+        array, amounts, kept, note = _shares(array, np.abs(array), np.ones((), array.dtype), names, self.max_elements)
+        classes, class_axes, class_labels = self._true_class(branch, amounts, kept)
+        what = "predictions" if point.ref() == ref else "logits, which the loss reads instead of the predictions"
+        return Part(
+            axes=kept,
+            elements=array,
+            contributions=amounts,
+            exactness="exact",
+            steps=(),
+            labels=tuple(tuple(atom.labels) for atom in atoms if atom.name in kept),
+            true_class=classes,
+            true_class_axes=class_axes,
+            class_labels=class_labels,
+            note="; ".join(text for text in (f"with respect to the {what}", note) if text),
         )
 
     def _prediction_axes(self, branch: Branch) -> tuple[str, ...]:
@@ -249,7 +276,7 @@ def _shares(elements: np.ndarray, counts: np.ndarray, slope: np.ndarray, axes: t
     kept = tuple(name for name in axes if name in sizes)
     every = list(range(len(axes)))
     left = [axes.index(name) for name in kept]
-    shares = np.einsum(counts, every, slope, every, left, dtype=np.float64)
+    shares = np.einsum(counts, every, np.broadcast_to(slope, counts.shape), every, left, dtype=np.float64)
     summed = np.einsum(elements, every, left, dtype=np.float64)
     note = (
         f"summed over {', '.join(dropped)}: {show_number(elements.size)} elements are more than "
