@@ -401,9 +401,16 @@ class _Search:
                 whole[key] = _Entry(operation, outputs, handle)
         feeds = {tensor.ref() for tensor in self.traced.trace.feeds}
 
+        paths = list(self.paths.values())
+
         def order(entry: _Entry) -> tuple[int, int]:
-            first = 0 if any(t.ref() in feeds for t in entry.tensors) else (1 if entry.handle is not None else 2)
-            return first, self._creation(entry.operation)
+            """The data first, then the weights in the model's order, then operations as they were made."""
+            if any(tensor.ref() in feeds for tensor in entry.tensors):
+                return 0, self._creation(entry.operation)
+            if entry.handle is not None:
+                path = self._path(entry.handle)
+                return 1, paths.index(path) if path in paths else len(paths)
+            return 2, self._creation(entry.operation)
 
         return sorted(whole.values(), key=order)
 
