@@ -59,8 +59,15 @@ def write_entrance(app, exception) -> None:
         Path(app.outdir, "index.html").write_text(page, encoding="utf-8")
 
 
+def references_without_roles(app, pagename, templatename, context, doctree) -> None:
+    """The list of references has roles that screen readers no longer know, and that make its links faults."""
+    for role in ('role="list" class="citation-list"', 'role="doc-biblioentry"'):
+        context["body"] = context.get("body", "").replace(role, role.partition('" ')[2])
+
+
 def setup(app) -> dict:
     app.connect("config-inited", link_repository)
+    app.connect("html-page-context", references_without_roles)
     app.connect("build-finished", drop_icon_script)
     app.connect("build-finished", write_entrance)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
