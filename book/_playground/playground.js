@@ -786,6 +786,7 @@ html[data-theme=dark] .lvp{--bg:#15191e;--ink:#e4e8ec;--q:#a3adb8;--soft:#222931
 .lvp .axis{color:#1F2933;border-radius:4px;padding:0 .25em}
 .lvp table{border-collapse:collapse;display:table;width:100%;font-size:.92em}
 .lvp th,.lvp td{text-align:left;vertical-align:top;border:0;border-bottom:1px solid var(--line);padding:.3em .6em .3em 0;background:none;color:var(--ink);font-weight:400}
+.lvp td:nth-child(3):last-child{overflow-wrap:anywhere}
 .lvp .differs{color:var(--warn)}.lvp .bad{color:var(--bad)}
 .lvp pre{background:var(--soft);color:var(--ink);white-space:pre-wrap}
 .lvp summary{cursor:pointer}
