@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 
 
 def import_tensorflow() -> None:
@@ -34,11 +35,25 @@ def import_tensorflow() -> None:
 
 @contextlib.contextmanager
 def retracing() -> Iterator[None]:
-    """While open, TensorFlow does not warn about tracing again, which `explain` does on purpose."""
+    """While open, TensorFlow does not warn about tracing again, which `explain` does on purpose; nor does it count
+    these traces, or it would warn of the caller's own ones earlier."""
     logger = logging.getLogger("tensorflow")
     level = logger.level
+    detectors = _tracing_detectors()
+    before = {code: copy.deepcopy(detector) for code, detector in detectors.items()}
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
         logger.setLevel(level)
+        detectors.clear()
+        detectors.update(before)
+
+
+def _tracing_detectors() -> MutableMapping:
+    """TensorFlow's count of recent traces, by the code of the function that is traced; empty where it has moved."""
+    with contextlib.suppress(ImportError, AttributeError):
+        from tensorflow.python.eager.polymorphic_function import polymorphic_function
+
+        return polymorphic_function._frequent_tracing_detector_manager._detectors
+    return {}

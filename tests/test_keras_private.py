@@ -13,7 +13,7 @@ from keras.src.utils.naming import get_object_name
 from models import compiled, dense, inputs, targets, two_outputs
 from tensorflow.python.framework.auto_control_deps import AutomaticControlDependencies
 
-from lossviz import _keras, graph
+from lossviz import _keras, _quiet, graph
 
 
 def built(model):
@@ -264,6 +264,19 @@ def test_automatic_control_dependencies_order_a_read_after_a_write():
     variable.assign(9.0)
     graph.put_back([(handle, value)])
     assert float(variable) == 2.0
+
+
+def test_tensorflow_counts_traces_by_code_and_we_put_the_count_back():
+    def traced():
+        return tf.function(lambda x: x + 1.0)(tf.constant(1.0))
+
+    code = traced.__code__.co_consts[1]
+    traced()
+    count = _quiet._tracing_detectors()[code]._call_count
+    with _quiet.retracing():
+        traced()
+        assert _quiet._tracing_detectors()[code]._call_count == count + 1
+    assert _quiet._tracing_detectors()[code]._call_count == count
 
 
 def test_functions_run_eagerly_inlines_functions_into_a_graph():
