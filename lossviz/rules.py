@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from lossviz import _keras, evidence
 from lossviz.evidence import Case, Output
-from lossviz.findings import Finding, rule
+from lossviz.findings import RULES, Finding, rule
 
 #: Losses are called once a sample only where there are at most this many samples.
 _SAMPLES = 256
@@ -33,8 +33,6 @@ _Found = Iterator[tuple[str, str, str]]
 
 def check(case: Case) -> tuple[Finding, ...]:
     """The findings of every rule, in the order of the rules."""
-    from lossviz.findings import RULES
-
     return tuple(finding for one in RULES.values() for finding in one.findings(case))
 
 

@@ -15,7 +15,8 @@ from keras import layers, ops
 from models import compiled, onehot
 
 import lossviz
-from lossviz.findings import RULES, Finding, union
+from lossviz.findings import Finding, union
+from lossviz.rules import RULES
 
 ROOT = Path(__file__).parent.parent
 A = np.array
