@@ -215,7 +215,7 @@ def render_comparison(comparison: Comparison) -> str:
 
 def _moved_table(rows: list[str]) -> list[str]:
     head = " ".join(f"<th scope=col>{word}</th>" for word in ("before", "after", "difference"))
-    start = '<div class="o"><table><thead><tr><td></td> '
+    start = '<div class="o" tabindex=0><table><thead><tr><td></td> '
     return [f"{start}{head}<td></td></tr></thead><tbody>", *rows, "</tbody></table></div>"]
 
 
@@ -359,7 +359,7 @@ def _grid(part: Part, column: f.Column) -> list[str]:
     if np.any(shares == 0):
         caption += "; hatched: a share of exactly zero (masked, weight 0, or no error)"
     return [
-        f'<details><summary>elements</summary><div class="o"><table class="g"><caption>{caption}</caption>',
+        f'<details><summary>elements</summary><div class="o" tabindex=0><table class="g"><caption>{caption}</caption>',
         f"<thead><tr><td></td>{head}</tr></thead><tbody>",
         *body,
         "</tbody></table></div></details>",

@@ -590,7 +590,7 @@ class Comparison:
         ))  # fmt: skip
         return html.block(
             [
-                f'<div class="o"><table><caption>{escape(self.title)}</caption>',
+                f'<div class="o" tabindex=0><table><caption>{escape(self.title)}</caption>',
                 f"<thead><tr>{' '.join(head)}</tr></thead><tbody>",
                 *(
                     f"<tr><th scope=row>{row.regime}</th> <td{' class=x' if row.refusal else ''}>{value(row)}</td> "

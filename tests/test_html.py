@@ -7,6 +7,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import browser
 import numpy as np
 import pytest
 import reports
@@ -53,7 +54,7 @@ class Page(HTMLParser):
 def test_well_formed_and_only_harmless_tags(name):
     page = Page(html.render(reports.ALL[name]()))
     assert set(page.tags) <= ALLOWED
-    assert {key for key, _ in page.attributes} <= {"class", "style", "open", "scope"}
+    assert {key for key, _ in page.attributes} <= {"class", "style", "open", "scope", "tabindex"}
 
 
 @each_report
@@ -184,3 +185,32 @@ def test_same_bytes_in_another_process():
     environment = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": path}
     other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
     assert other.stdout.decode() == html.render(reports.five_outputs())
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser.launch() as launched:
+        yield launched
+
+
+@pytest.mark.parametrize(
+    "dark", ["", "html data-theme=dark", "body data-jp-theme-light=false", "body class=vscode-dark"]
+)
+def test_report_fits_a_phone_and_can_be_read_in_the_dark(chromium, dark):
+    """Everything unfolded, at 390 pixels: nothing pushes the page wider, and every word has contrast enough."""
+    axe = (
+        Path(pytest.importorskip("axe_playwright_python").__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+    )
+    with browser.visit(chromium, width=390) as seen:
+        made = "".join(reports.ALL[name]()._repr_html_() for name in ("five_outputs", "not_a_number", "nasty", "ratio"))
+        tag, _, mark = dark.partition(" ")
+        html_tag, body_tag = (f"<{one} {mark}>" if one == tag else f"<{one}>" for one in ("html", "body"))
+        seen.page.set_content(f"<!doctype html>{html_tag}{body_tag}<main>{made}</main>")
+        seen.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= 390
+        background = seen.page.evaluate("getComputedStyle(document.querySelector('.lv')).backgroundColor")
+        assert background == ("rgb(21, 25, 30)" if dark else "rgb(255, 255, 255)")
+        seen.page.evaluate(axe)
+        found = seen.page.evaluate("axe.run('main', {runOnly: ['color-contrast', 'scrollable-region-focusable']})")
+        assert [node["failureSummary"] for one in found["violations"] for node in one["nodes"]] == []
+        assert not seen.problems
