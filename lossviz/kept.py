@@ -170,8 +170,13 @@ def _is_library(thing: Any) -> bool:
 def _bookkeeping() -> frozenset[str]:
     """Attributes that Keras itself gives to every layer and model, such as its history; each has a name here, because
     automatic names would count on."""
+
+    class Same(keras.layers.Layer):  # Keras 3.13 wants a layer between input and output
+        def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+            return keras.KerasTensor(inputs.shape, name="o")
+
     image = keras.Input((1,), name="i")
-    models = [keras.Model(image, image, name="m"), keras.Sequential(name="s"), keras.Model(name="n")]
+    models = [keras.Model(image, Same(name="l")(image), name="m"), keras.Sequential(name="s"), keras.Model(name="n")]
     for model in models:
         model.compile(optimizer="sgd", loss="mse", metrics=["mae"])
     names = {name for thing in (*models, keras.layers.Layer(name="l")) for name in vars(thing)}
