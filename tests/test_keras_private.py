@@ -147,6 +147,46 @@ def test_functions_are_made_around_the_step_and_looked_up_with_each_batch(kind):
     assert list(logs) == ["loss", "more"]
 
 
+def test_layer_calls_the_call_that_stands_in_its_own_dictionary():
+    """`recording_calls` puts one there, past `__setattr__`, and counts the operations before and after each call."""
+    model = dense()
+    with _keras.recording_calls(model) as calls:
+        traced = graph.trace(lambda x: tf.reduce_sum(model(x)), [tf.TensorSpec((6, 4))]).graph
+    assert not any("call" in vars(layer) for layer in _keras.layers_of(model))
+    assert [call.layer.name for call in calls][-2:] == ["o", model.name]
+    inner, outer = calls[-2:]
+    assert all(call.graph is traced for call in calls)
+    assert outer.start <= inner.start < inner.stop <= outer.stop
+    made = [operation.type for operation in traced.get_operations()[inner.start : inner.stop]]
+    assert "MatMul" in made and "BiasAdd" in made
+
+
+def test_gradients_know_the_operation_they_belong_to():
+    """`_original_op` of what tf.gradients makes: `find_nonfinite` says a gradient in terms of the forward pass."""
+    with tf.Graph().as_default():
+        x = tf.constant([1.0, 4.0])
+        root = tf.sqrt(x)
+        (gradient,) = tf.gradients(root, x, name="lossviz_gradient")
+    assert gradient.op.name.startswith("lossviz_gradient/")
+    assert gradient.op.type == "SqrtGrad" and gradient.op._original_op is root.op
+    assert root.op._original_op is None
+
+
+def test_an_operation_knows_the_line_that_made_it():
+    with tf.Graph().as_default():
+        root = tf.sqrt(4.0)
+    assert any(frame.filename == __file__ and frame.name == "test_an_operation_knows_the_line_that_made_it"
+               for frame in root.op.traceback)  # fmt: skip
+
+
+def test_debug_numeric_summary_counts_what_is_not_finite():
+    """Mode 3: a number for the tensor, its size, and how many are -inf, inf and NaN."""
+    for dtype in ("float16", "bfloat16", "float32", "float64"):
+        tensor = tf.cast([1.0, -np.inf, -np.inf, np.inf, np.nan, np.nan, np.nan], dtype)
+        found = tf.raw_ops.DebugNumericSummaryV2(input=tensor, output_dtype=tf.float64, tensor_debug_mode=3)
+        assert found.numpy()[1:].tolist() == [7, 2, 1, 3]
+
+
 def test_model_symbolic_build_makes_the_variables_of_loss_and_metrics():
     model = compiled(keras.Sequential([layers.Dense(3)]), "mse", metrics=["mae"])
     model._symbolic_build(data_batch=(inputs(6, 4), targets(6, 3), None))
