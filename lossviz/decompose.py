@@ -275,15 +275,17 @@ def _certify(plan: Plan, branches: list[Branch], values: dict) -> float:
 
 def _probes(rng: np.random.Generator, elements: list[list[np.ndarray]]) -> Iterator[list[list[np.ndarray]]]:
     """Arbitrary numbers of the shapes and dtypes of `elements`, from each of `_PROBES` up."""
+    drawn = [
+        [rng.random(e.shape, np.float64 if e.dtype == np.float64 else np.float32) for e in one] for one in elements
+    ]
     for low in _PROBES:
-        yield [[_arbitrary(rng, low, element) for element in one] for one in elements]
-
-
-def _arbitrary(rng: np.random.Generator, low: float, element: np.ndarray) -> np.ndarray:
-    numbers = rng.random(element.shape, np.float64 if element.dtype == np.float64 else np.float32)
-    numbers *= _HIGH - low
-    numbers += low
-    return numbers.astype(element.dtype, copy=False)
+        yield [
+            [
+                (number * number.dtype.type(_HIGH - low) + number.dtype.type(low)).astype(e.dtype, copy=False)
+                for number, e in zip(*both)
+            ]
+            for both in zip(drawn, elements)
+        ]
 
 
 def counted(elements: np.ndarray, slope: np.ndarray, value: np.ndarray) -> np.ndarray:

@@ -122,7 +122,7 @@ class Term:
     """One summand of the printed loss: `contribution = loss_weight * value`.
 
     `gradient`, of an output, holds in `elements` the derivative of the whole printed loss with respect to each
-    prediction, and in `contributions` its absolute value: see `by`.
+    prediction, and in `contributions` its absolute value, both in the dtype of the predictions: see `by`.
 
     `kind` is "output", "add_loss", "regulariser" or "constant". `exactness` is "exact" (each share is
     exact along `axes`), "ratio" (a quotient of sums, such as Dice: no share exists below `axes`) or

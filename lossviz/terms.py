@@ -34,6 +34,7 @@ class _Writer:
         self.traced = traced = decomposition.traced
         self.decomposition, self.max_elements = decomposition, max_elements
         self.values = decomposition.values
+        self.classes: dict = {}  # (targets, predictions) -> what `true_classes` says of them
         self.named = {
             tensor.ref(): axis_names.named(
                 tensor.shape.as_list(), axes[name], {axes[name][-1]: class_names[name]} if name in class_names else None
@@ -143,7 +144,10 @@ class _Writer:
         if array.shape != tuple(atom.size for atom in atoms):
             return None
         names = tuple(atom.name for atom in atoms)
-        array, amounts, kept, note = _shares(array, np.abs(array), np.ones((), array.dtype), names, self.max_elements)
+        amounts, kept, note = np.abs(array), names, ""
+        if array.size > self.max_elements:
+            one = np.ones((), array.dtype)
+            array, amounts, kept, note = _shares(array, amounts, one, names, self.max_elements)
         classes, class_axes, class_labels = self._true_class(branch, amounts, kept)
         what = "predictions" if point.ref() == ref else "logits, which the loss reads instead of the predictions"
         return Part(
@@ -184,12 +188,15 @@ class _Writer:
         nothing = None, (), None
         if branch.y_true is None or branch.y_pred is None:
             return nothing
-        target = self.traced.value_of(branch.y_true)
         dims = self.named.get(branch.y_pred.ref())
-        if target is None or not dims:
-            return nothing
-        channels = dims[-1][0].labels if len(dims) > 1 else (0,)
-        found = true_classes(np.asarray(target), tuple(branch.y_pred.shape.as_list()), channels)
+        key = branch.y_true.ref(), branch.y_pred.ref()
+        if key not in self.classes:
+            target = self.traced.value_of(branch.y_true)
+            if target is None or not dims:
+                return nothing
+            channels = dims[-1][0].labels if len(dims) > 1 else (0,)
+            self.classes[key] = true_classes(np.asarray(target), tuple(branch.y_pred.shape.as_list()), channels)
+        found = self.classes[key]
         if found is None:
             return nothing
         classes, labels = found
