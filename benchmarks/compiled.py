@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -45,12 +46,14 @@ def gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
+@functools.lru_cache(maxsize=1)
 def one_hot(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Random true classes, one-hot in the last axis of `shape`, float32."""
+    """Random true classes, one-hot in the last axis of `shape`, float32. The last one is kept: large ones take seconds."""
     labels = np.random.default_rng(seed).integers(0, shape[-1], shape[:-1])
     return np.eye(shape[-1], dtype="float32")[labels]
 
 
+@functools.lru_cache(maxsize=1)
 def probabilities(shape: tuple[int, ...], seed: int = 1) -> np.ndarray:
     """Random positive numbers whose sum over the last axis is 1, float32."""
     raw = np.random.default_rng(seed).uniform(0.05, 1.0, shape).astype("float32")
