@@ -48,7 +48,7 @@ def gpu() -> bool:
 
 @functools.lru_cache(maxsize=1)
 def one_hot(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Random true classes, one-hot in the last axis of `shape`, float32. The last one is kept: large ones take seconds."""
+    """Random true classes, one-hot in the last axis of `shape`, float32. Kept until the next: that takes seconds."""
     labels = np.random.default_rng(seed).integers(0, shape[-1], shape[:-1])
     return np.eye(shape[-1], dtype="float32")[labels]
 
