@@ -415,10 +415,10 @@ def _double_activation(case: Case) -> _Found:
             elsewhere = case.call(out, y_true, y_pred, *case.weight_and_mask(out))
             text += (
                 f". On TensorFlow Keras takes it out again, so the loss, {_n(case.number(out))}, is right here; on "
-                f"JAX or PyTorch, or with a layer between, it is applied twice: {_n(elsewhere)}."
+                f"JAX, or with a layer between, it is applied twice: {_n(elsewhere)}."
             )
         else:
-            text += ": Keras takes it out again on TensorFlow, and applies it twice elsewhere."
+            text += ": Keras takes it out again on TensorFlow, and applies it twice on JAX."
         yield (
             where,
             text,
@@ -497,9 +497,7 @@ def _swapped_activation(case: Case) -> _Found:
         if out is not None and out.loss is not None:
             y_true, y_pred = case.all_values([out.y_true, out.y_pred])
             elsewhere = case.call(out, y_true, y_pred, *case.weight_and_mask(out))
-            text += (
-                f": {_n(case.number(out))}. Of the predictions themselves, as on JAX or PyTorch, it is {_n(elsewhere)}"
-            )
+            text += f": {_n(case.number(out))}. Of the predictions themselves, as on JAX, it is {_n(elsewhere)}"
         fix = (
             "Use activation='sigmoid' for labels that are independent, or categorical_crossentropy for one class."
             if binary
