@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import html
 import linecache
 import math
 import os
@@ -151,25 +150,25 @@ class NonFinite:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from lossviz.html import _style
+        from html import escape
 
-        rows = "".join(
-            f"<tr><th>{html.escape(name)}</th><td style='text-align:left;white-space:normal'>"
-            + (f"<code>{html.escape(words)}</code>" if name == "line" else html.escape(words))
-            + "</td></tr>"
-            for name, words in self.rows()
-        )
-        table = f"<table><tbody>{rows}</tbody></table>" if rows else ""
-        mark = "x" if self else "exact"
-        head = f"<p><b class='{mark}'>{html.escape(f.clean(self.headline))}</b></p>"
-        return f'<div class="lv"><style>\n{_style()}</style>{head}{table}</div>'
+        from lossviz.html import block
+
+        lines = [f'<p><b class="{"x" if self else "exact"}">{escape(f.clean(self.headline))}</b></p>', "<table><tbody>"]
+        for name, words in self.rows():
+            cell = f"<code>{escape(words)}</code>" if name == "line" else escape(words)
+            lines.append(
+                f'<tr style="vertical-align:baseline"><th style="white-space:nowrap">{name}</th>'
+                f'<td style="text-align:left;white-space:normal">{cell}</td></tr>'
+            )
+        return block([*lines, "</tbody></table>"] if self else lines[:1])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: NaN and infinities are the strings "NaN", "Infinity", "-Infinity"."""
-        from lossviz.report import _jsonable
+        from lossviz.report import jsonable
 
         names = [name for name in self.__dataclass_fields__ if name != "looked_at"]
-        return _jsonable({name: getattr(self, name) for name in names})
+        return jsonable({name: getattr(self, name) for name in names})
 
 
 def find_nonfinite(
@@ -504,7 +503,7 @@ class _Search:
         operation = entry.operation
         if _is_backward(operation):
             return self._of_gradient(entry, index, known, weights)
-        known["terms"] = self._terms_of(operation)
+        known["terms"] = self._terms_of(operation, *(tensor.op for tensor in entry.tensors))
         if (word := self._leaf(entry)) is not None:
             return self._of_leaf(entry, index, word, known)
         known["index"], known["axes"] = (
@@ -556,7 +555,7 @@ class _Search:
             known |= {"index": index, "axes": names, "count": int(bad.sum()), "size": int(array.size)}
         spoiled = tuple(p for p, v in variables.items() if _floating(v) and not np.isfinite(v.numpy()).all())
         known["also"] = tuple(words for words in known["also"] if not words.startswith("weight "))
-        inner = self._layer(entry.operation)
+        inner = next(filter(None, (self._layer(tensor.op) for tensor in entry.tensors)), "")
         return NonFinite(
             step="weight",
             layer=inner,
@@ -663,8 +662,9 @@ class _Search:
             source = _source_of(operation.inputs[1]).type
         return causes.Made(operation.type, arrays, operands, value, dtype.name, limit, source)
 
-    def _terms_of(self, operation: tf.Operation) -> tuple[str, ...]:
-        return tuple(name for name, above in self.above.items() if operation.name in above) or (_TOTAL,)
+    def _terms_of(self, *operations: tf.Operation) -> tuple[str, ...]:
+        made = {operation.name for operation in operations}
+        return tuple(name for name, above in self.above.items() if made & above) or (_TOTAL,)
 
     def _layer(self, operation: tf.Operation) -> str:
         place = self._creation(operation)

@@ -651,6 +651,13 @@ def test_every_other_entry_is_named():
     assert found.what == "x" and found.also == ("y_true", "weight o/kernel")
 
 
+def test_a_weight_reaches_the_output_and_its_own_penalty():
+    x = keras.Input((4,))
+    model = compiled(keras.Model(x, layers.Dense(3, kernel_regularizer="l2", name="o")(x)), "mse")
+    found = find_nonfinite(with_weight(model, "o", (0, 0), np.nan), X, Y)
+    assert (found.terms, found.layer) == (("o", "o/kernel"), "o")
+
+
 def test_training_chooses_the_forward_pass():
     model, x, y = variance_of_one_sample()[0]
     assert not find_nonfinite(model, x, y, training=False)
