@@ -7,6 +7,7 @@ one array of shares summed over the samples, and of one share per sample (and cl
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 import types
@@ -18,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lossviz import _keras, _quiet, checks, findings, kept
+from lossviz import _keras, _quiet, checks, findings, kept, rules
 from lossviz import formatting as f
 from lossviz.labels import NO_CLASS
 from lossviz.report import EXACTNESS, TRUE_CLASS, UNSPLIT, Part, Report, Step, Term, sum_to
@@ -101,7 +102,9 @@ def explain_epoch(model: keras.Model, data: Data, verbose: str | int, explain_ba
     if not sums[True].batches:
         raise ValueError("x yields no batch, so there is no loss to explain.")
     reports = [one.report(reported) for one in sums.values()]
-    return next((report for report in reports if report.adds_up), reports[0])
+    report = next((report for report in reports if report.adds_up), reports[0])
+    found = rules.of_epoch(model, sums[True].outputs, [samples for samples, _ in report.batches])
+    return dataclasses.replace(report, findings=findings.union((*report.findings, *found)))
 
 
 # -- reading ----------------------------------------------------------------------------------------------
@@ -195,6 +198,7 @@ class _Sums:
         self.terms: dict[tuple[str, str], _TermSum] = {}
         self.notes = _Notes()
         self.findings: tuple[findings.Finding, ...] = ()
+        self.outputs: dict[str, list[float]] = {}  # the loss of each batch, for each output
         self.samples = 0
         self.tolerance = 0.0
 
@@ -204,6 +208,8 @@ class _Sums:
         for term in report.terms:
             found = self.terms.setdefault((term.name, term.kind), _TermSum(term))
             found.add(term, place, self)
+            if term.kind == "output":
+                self.outputs.setdefault(term.name, []).append(term.value)
         self.notes.add(report.notes, place)
         self.findings = findings.union((*self.findings, *report.findings))
         self.batches.append((samples, report.reported))

@@ -54,7 +54,10 @@ class Rule:
     until: str = ""
 
     def findings(self, case: Any) -> Iterator[Finding]:
-        for where, sentence, fix in self.check(case):
+        return self.findings_of(self.check(case))
+
+    def findings_of(self, faults: Iterable[tuple[str, str, str]]) -> Iterator[Finding]:
+        for where, sentence, fix in faults:
             first = sentence.split()[0]
             if first.isalpha() and len(first) > 1:  # and not the name of an argument
                 sentence = sentence[0].upper() + sentence[1:]

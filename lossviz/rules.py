@@ -7,7 +7,7 @@ the report); only a suspicion makes it compute. The order of the rules is the or
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -868,15 +868,29 @@ def _short_last_batch(case: Case) -> _Found:
             case.call(out, *(a[s : s + size] for a in arrays), *(None if a is None else a[s : s + size] for a in extra))
             for s in starts
         ]
-        printed, true = float(np.mean(losses)), float(np.average(losses, weights=samples))
-        if evidence.finite(printed, true) and abs(printed - true) > _SAME * max(abs(printed), abs(true)):
-            yield (
-                out.name,
-                f"{count} samples in batches of {size} leave a last batch of {samples[-1]}: fit and evaluate print "
-                f"{_n(printed)} for this output, the mean over the samples is {_n(true)}. The total is right.",
-                f"Choose a batch size that divides {count}, or read the output's loss as a metric: "
-                "metrics={...: [same loss]}.",
-            )
+        yield from _short(out.name, losses, samples)
+
+
+def of_epoch(model: keras.Model, losses: Mapping[str, Sequence[float]], samples: Sequence[int]) -> tuple[Finding, ...]:
+    """What is wrong with the numbers that Keras prints beside each output, from the loss of each batch."""
+    if model.run_eagerly or len(losses) < 2 or len(set(samples)) < 2:
+        return ()
+    one = RULES["short-last-batch"]
+    found = [fault for name, values in losses.items() for fault in _short(name, values, np.asarray(samples))]
+    return tuple(one.findings_of(found))
+
+
+def _short(name: str, losses: Sequence[float], samples: np.ndarray) -> _Found:
+    printed, true = float(np.mean(losses)), float(np.average(losses, weights=samples))
+    if evidence.finite(printed, true) and abs(printed - true) > _SAME * max(abs(printed), abs(true)):
+        count, size = samples.sum(), samples.max()
+        yield (
+            name,
+            f"{count} samples in batches of {size} leave a last batch of {samples[-1]}: fit and evaluate print "
+            f"{_n(printed)} for this output, the mean over the samples is {_n(true)}. The total is right.",
+            f"Choose a batch size that divides {count}, or read the output's loss as a metric: "
+            "metrics={...: [same loss]}.",
+        )
 
 
 # -- precision and devices --------------------------------------------------------------------------------

@@ -539,6 +539,13 @@ def test_a_short_last_batch():
     assert numbers(found[1].sentence) == pytest.approx([3, 2, 1, logs["b_loss"], np.mean([1, 1, 2])], rel=1e-3)
 
 
+def test_a_short_last_batch_of_a_whole_data_set():
+    x, y = A([[1.0], [1.0], [2.0]]), [np.zeros((3, 1))] * 2
+    report = lossviz.explain(two(["mse", "mae"]), x, y, batch_size=2)
+    assert report.findings == lint(two(["mse", "mae"]), x, y, batch_size=2) != ()
+    assert lossviz.explain(two(["mse", "mae"]), x, y, batch_size=1).findings == ()
+
+
 @pytest.mark.parametrize("size", [3, 1, 32, None])
 def test_batches_of_one_size(size):
     assert lint(two(["mse", "mae"]), A([[1.0], [1.0], [2.0]]), [np.zeros((3, 1))] * 2, batch_size=size) == ()
