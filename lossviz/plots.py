@@ -208,8 +208,7 @@ def heatmap(
         ax.spines[:].set_visible(False)
         if shares.size <= 64:
             for (i, j), share in np.ndenumerate(shares):
-                dark = math.isfinite(share) and sum(cmap(image.norm(share))[:3]) < 1.4
-                color = "white" if dark else INK
+                color = _ink_on(cmap(image.norm(share)) if math.isfinite(share) else NAN_COLOR)
                 ax.text(j, i, _minus(column(share)), ha="center", va="center", color=color, fontsize=9.5)
         total = float(shares.sum())
         where = "".join(f", {f.label_text(axis, label)}" for axis, label in (at or {}).items())
@@ -500,6 +499,18 @@ def _literal(ax: Axes) -> None:
 
 def _short(name: str, limit: int = 26) -> str:
     return name if len(name) <= limit else f"{name[: limit // 2 - 1]}…{name[-(limit // 2) :]}"
+
+
+def _ink_on(color) -> str:
+    """White or `INK`, whichever stands out more from `color`. https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio"""
+
+    def luminance(color) -> float:
+        channels = np.array(to_rgb(color))
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    ground = luminance(color) + 0.05
+    return "white" if 1.05 / ground > ground / (luminance(INK) + 0.05) else INK
 
 
 def _minus(text: str) -> str:

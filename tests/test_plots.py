@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from lossviz import examples, plots
+from lossviz import examples, plots, regimes
 from lossviz.report import Part, Step, Term
 
 MINUS = "\N{MINUS SIGN}"
@@ -233,6 +233,20 @@ def test_heatmap_diverges_from_zero_where_shares_are_negative():
     ax = plots.heatmap(reports.negative(), axes=("batch", "class"))
     assert ax.images[0].get_clim() == (-0.25, 0.25)
     assert f"{MINUS}0.18750" in words(ax) and "0.06250" in words(ax)
+
+
+def test_numbers_on_a_heatmap_can_be_read():
+    """Not grey on magenta: WCAG's contrast, 3 for large graphics at least, from the colours that matplotlib drew."""
+    grades = np.linspace(0.0, 1.0, 8).reshape(2, 4)
+    for shares in (grades, grades * 2.0 - 1.0):
+        ax = plots.heatmap(regimes.reduce(shares, regime="keras-3").to_report(), axes=("batch", "step"))
+        image = ax.images[0]
+        cells = image.cmap(image.norm(image.get_array()))[..., :3].reshape(-1, 3)
+        numbers = [text.get_color() for text in ax.texts]
+        assert len(numbers) == 8
+        for cell, number in zip(cells, numbers, strict=True):
+            low, high = sorted(luminance(rgb) for rgb in (cell, number))
+            assert (high + 0.05) / (low + 0.05) > 3.5
 
 
 def test_heatmap_marks_nan_and_names_what_has_no_place():
