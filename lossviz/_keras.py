@@ -267,7 +267,7 @@ def build(model: keras.Model, x, y, sample_weight) -> None:
         return tf.constant(leaf) if isinstance(leaf, np.ndarray) and leaf.dtype.hasobject else leaf
 
     batch = keras.tree.map_structure(known, (x, y, sample_weight))
-    with _without_slots(model.optimizer):
+    with _without_slots(model.optimizer), name_scopes():
         model._symbolic_build(data_batch=batch)
 
 
@@ -310,7 +310,7 @@ def preserved(model: keras.Model, graph: tf.Graph | None = None) -> Iterator[Non
     numpy_state, python_state = np.random.get_state(), random.getstate()
     model.steps_per_execution = 1
     try:
-        with _without_slots(model.optimizer):
+        with _without_slots(model.optimizer), name_scopes():
             yield
     finally:
         model.steps_per_execution = steps
@@ -325,6 +325,20 @@ def preserved(model: keras.Model, graph: tf.Graph | None = None) -> Iterator[Non
         for variable, value in zip(variables, values):
             variable.assign(value)
         put_back(others)
+
+
+@contextlib.contextmanager
+def name_scopes() -> Iterator[None]:
+    """While open, Keras may leave a name scope that TensorFlow refused; it is gone afterwards.
+
+    Keras enters the scope of a layer before TensorFlow looks at its name, and then never leaves it: every weight
+    made later in this process would bear that name.
+    """
+    open_scopes = list(global_state.get_global_attribute("name_scope_stack", default=[]))
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("name_scope_stack", open_scopes)
 
 
 @contextlib.contextmanager

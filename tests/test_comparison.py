@@ -78,7 +78,7 @@ def test_html_is_well_formed_harmless_and_has_every_number(name):
     source = html.render_comparison(comparison)
     page = Page(source)
     assert set(page.tags) <= ALLOWED
-    assert {key for key, _ in page.attributes} <= {"class", "style", "open", "scope"}
+    assert {key for key, _ in page.attributes} <= {"class", "style", "open", "scope", "tabindex"}
     assert "<script" not in source.replace("&lt;script", "")
     numbers = re.findall(r"-?\d+\.\d+(?:e[+-]\d+)?", text.render_comparison(comparison))
     assert numbers and not [number for number in numbers if number not in page.text]

@@ -228,3 +228,11 @@ def test_an_explained_model_can_be_collected():
     keras.backend.clear_session()
     gc.collect()
     assert reference() is None
+
+
+def test_a_name_that_tensorflow_refuses_is_in_no_later_name():
+    entry = keras.Input((4,))
+    model = compiled(keras.Model(entry, layers.Dense(3)(entry), name="<b>"), "mse")
+    with pytest.raises(ValueError, match="<b>"):
+        lossviz.explain(model, inputs(6, 4), targets(6, 3))
+    assert dense().get_layer("o").kernel.path == "o/kernel"
