@@ -14,7 +14,8 @@ PAGE, PLACE = "book/api", "<!-- generated from the docstrings -->"
 HEADING = re.compile(r"([A-Z][a-z]+(?: [a-z]+){0,2}):(?: (.+))?")  # "Args:", "Raises:", "Whole data sets: ..."
 ENTRY = re.compile(r"((?:\*{0,2}\w+, )*\*{0,2}\w+): (.+)")  # "name: what it is"
 CHOICE = re.compile(r" {4,}(\S+)  +(\S.*)")  # "    "all"   what that means", below an entry
-CALLED_BY_KERAS = {"build", "call", "get_config", "from_config", "set_model", "set_params"}
+NUMBERED = re.compile(r"\d+\. ")
+CALLED_BY_KERAS = {"async_safe", "build", "call", "get_config", "from_config", "set_model", "set_params"}
 
 Definition = ast.FunctionDef | ast.ClassDef
 
@@ -133,9 +134,12 @@ def markdown(docstring: str) -> list[str]:
             at = after
         elif line.startswith("    "):
             block, after = indented(lines, at)
+            at = after
+            if NUMBERED.match(block[0]):
+                out += ["", *block, ""]
+                continue
             python = out and next((one for one in reversed(out) if one), "").endswith(":")
             out += ["```python" if python and is_python(block) else "```text", *block, "```", ""]
-            at = after
         else:
             line = re.sub(r"::$", ":", line)
             out.append(f"**{heading[1]}:** {heading[2]}" if heading and heading[2] else line)
@@ -203,24 +207,26 @@ class Writer:
         tree = parse(name)
         self.lines += [f"## lossviz.{name}", "", *markdown(ast.get_docstring(tree) or ""), ""]
         for constant, comment in data(name):
-            self.block("data", f"lossviz.{name}.{constant}", comment, 4)
+            self.block("data", constant, comment, 4, module=f"lossviz.{name}")
         for node in members(name):
             self.entry(f"lossviz.{name}", node, tree)
 
-    def entry(self, prefix: str, node: Definition, tree: ast.Module) -> None:
+    def entry(self, module: str, node: Definition, tree: ast.Module) -> None:
         kind = "class" if isinstance(node, ast.ClassDef) else "function"
         inner = methods(node) if kind == "class" else []
-        self.block(kind, f"{prefix}.{node.name}{signature(node, tree)}", ast.get_docstring(node), 5, close=not inner)
+        title, text = f"{node.name}{signature(node, tree)}", ast.get_docstring(node)
+        self.block(kind, title, text, 5, close=not inner, module=module)
         for one in inner:
             kind, arguments = ("property", "") if is_property(one) else ("method", signature(one, tree))
             self.block(kind, f"{one.name}{arguments}", ast.get_docstring(one), 4)
         if inner:
             self.lines += ["`````", ""]
 
-    def block(self, kind: str, title: str, text: str | None, fence: int, close: bool = True) -> None:
+    def block(self, kind: str, title: str, text: str | None, fence: int, close: bool = True, module: str = "") -> None:
         if not text:
             self.bare.append(title)
-        self.lines += ["`" * fence + f"{{py:{kind}}} {title}", "", *markdown(text or ""), ""]
+        option = [f":module: {module}"] if module else []  # for the index: "explain() (in module lossviz)"
+        self.lines += ["`" * fence + f"{{py:{kind}}} {title}", *option, "", *markdown(text or ""), ""]
         if close:
             self.lines += ["`" * fence, ""]
 

@@ -128,7 +128,7 @@ class LossParts(keras.callbacks.Callback):
         self._test.logs.update(logs or {})  # numbers: before Keras 3.15, `evaluate` returns these logs as they are
         self._compare(logs or {}, "test_step")
 
-    def warn(self, message: str) -> None:
+    def _warn(self, message: str) -> None:
         """Warn, but not twice of the same."""
         if message not in self._warned:
             self._warned.add(message)
@@ -141,7 +141,7 @@ class LossParts(keras.callbacks.Callback):
             return
         loss, parts = logs["loss"], [logs[name] for name in names]
         if abs(loss - sum(parts)) > _ROUNDING * sum(map(abs, parts)):
-            self.warn(
+            self._warn(
                 f"the parts sum to {sum(parts):.6g}, the mean of the batches weighted by their samples, but the loss "
                 f"in the logs is {loss:.6g}. The {step} of this model counts in another way: it may give a short "
                 "batch the weight of a full one, start its count anew within the epoch, or log another number than "
@@ -365,7 +365,7 @@ def _classes(entry: dict, share: Callable, place: str, options: LossParts) -> di
     if entry["elements"] is not None:
         found = _true_classes(entry["y_true"], entry["y_pred"], entry["elements"])
     if found is None:
-        options.warn(
+        options._warn(
             f"per_class: the loss of output {entry['name']!r} has no shares by class. Its targets are not classes, or "
             "the loss gives no number per position (sample, step or pixel)."
         )
