@@ -85,6 +85,7 @@ class Plan:
     measured: dict  # tensor reference -> the tensor of its shape, where that is not known before the graph runs
     tails: list[tuple[list[int], graph.Rerun]]  # tails that can be computed anew together, by number of the branch
     whole: graph.Rerun | None  # the top, where a constant or a compute_loss of the user's is in it
+    words: dict = field(default_factory=dict)  # what `terms` read off the graph last, by the names of the axes
 
 
 @dataclass
@@ -97,6 +98,7 @@ class Decomposition:
     values: dict  # tensor reference -> array
     shapes: dict  # tensor reference -> shape, where it is not known before the graph runs
     gradients: dict  # as in `Plan`
+    words: dict  # as in `Plan`
 
 
 def plan(traced: Traced) -> Plan:
@@ -120,7 +122,7 @@ def decompose(plan: Plan, leaves: Sequence[np.ndarray], values: dict) -> Decompo
     branches = [_numbers(branch, values) for branch in plan.branches]
     constant = _certify(plan, branches, values)
     traced = replace(plan.traced, leaves=list(leaves))
-    return Decomposition(traced, branches, constant, values, shapes, plan.gradients)
+    return Decomposition(traced, branches, constant, values, shapes, plan.gradients, plan.words)
 
 
 # -- cutting ----------------------------------------------------------------------------------------------
@@ -246,14 +248,15 @@ def _certify(plan: Plan, branches: list[Branch], values: dict) -> float:
             zeros = [np.zeros_like(e) for branch in found for e in branch.elements]
             for branch, zero in zip(found, rerun(zeros, values)):
                 branch.zero = zero
-        for branch in found:
+        sizes = [[np.abs(slope) for slope in branch.slopes] for branch in found]
+        for branch, size in zip(found, sizes):
             if not branch.tail.has_constant:
                 branch.zero = np.zeros_like(branch.value)
-            branch.certified = _agrees(branch, branch.elements, branch.value, real=True)
+            branch.certified = _agrees(branch, size, branch.elements, branch.value, real=True)
         for points in _probes(rng, [branch.elements for branch in found]):
             flat = [point for one in points for point in one]
-            for branch, point, root in zip(found, points, rerun(flat, values)):
-                branch.certified &= _agrees(branch, point, root)
+            for branch, size, point, root in zip(found, sizes, points, rerun(flat, values)):
+                branch.certified &= _agrees(branch, size, point, root)
     for branch in branches:
         if not branch.own and not branch.tail.cuts:
             branch.zero = branch.value  # it depends on nothing that could be cut
@@ -267,9 +270,10 @@ def _certify(plan: Plan, branches: list[Branch], values: dict) -> float:
         scales.update(zip((cut.tensor.ref() for cut in own.tail.cuts), own.slopes))
         whole = Branch(own.name, own.kind, top, zero=np.asarray(constant))
         whole.slopes = [scales[cut.tensor.ref()] for cut in top.cuts]
-        own.certified = _agrees(whole, elements, values[top.root.ref()], real=True)
+        size = [np.abs(slope) for slope in whole.slopes]
+        own.certified = _agrees(whole, size, elements, values[top.root.ref()], real=True)
         for points in _probes(rng, [elements]):
-            own.certified &= _agrees(whole, points[0], plan.whole(points[0], values)[0])
+            own.certified &= _agrees(whole, size, points[0], plan.whole(points[0], values)[0])
     return constant
 
 
@@ -278,14 +282,14 @@ def _probes(rng: np.random.Generator, elements: list[list[np.ndarray]]) -> Itera
     drawn = [
         [rng.random(e.shape, np.float64 if e.dtype == np.float64 else np.float32) for e in one] for one in elements
     ]
+
+    def moved(number: np.ndarray, low: float, dtype: np.dtype) -> np.ndarray:
+        moved = np.multiply(number, number.dtype.type(_HIGH - low))
+        moved += number.dtype.type(low)
+        return moved.astype(dtype, copy=False)
+
     for low in _PROBES:
-        yield [
-            [
-                (number * number.dtype.type(_HIGH - low) + number.dtype.type(low)).astype(e.dtype, copy=False)
-                for number, e in zip(*both)
-            ]
-            for both in zip(drawn, elements)
-        ]
+        yield [[moved(number, low, e.dtype) for number, e in zip(*both)] for both in zip(drawn, elements)]
 
 
 def counted(elements: np.ndarray, slope: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -299,14 +303,16 @@ def counted(elements: np.ndarray, slope: np.ndarray, value: np.ndarray) -> np.nd
     return elements
 
 
-def _agrees(branch: Branch, elements: list[np.ndarray], found: np.ndarray, real: bool = False) -> bool:
-    """Is `found` what the branch's slopes predict at these elements? Overflow at arbitrary numbers proves nothing;
-    NaN where the `real` elements are finite (a mean over nothing) does."""
+def _agrees(
+    branch: Branch, sizes: list[np.ndarray], elements: list[np.ndarray], found: np.ndarray, real: bool = False
+) -> bool:
+    """Is `found` what the branch's slopes, whose absolute values are `sizes`, predict at these elements? Overflow at
+    arbitrary numbers proves nothing; NaN where the `real` elements are finite (a mean over nothing) does."""
     pairs = list(zip(elements, branch.slopes))
     constant = float(np.sum(branch.scale * branch.zero.astype(np.float64)))
     expected = sum(_dot(e, g) for e, g in pairs) + constant
     reality = float(np.sum(branch.scale * found.astype(np.float64)))
-    size = sum(_dot(np.abs(e), np.abs(g)) for e, g in pairs) + abs(expected)
+    size = sum(_dot(np.abs(e), size) for e, size in zip(elements, sizes)) + abs(expected)
     slack = _CERTIFICATE.get(branch.tail.root.dtype.name, 1e-4)
     judged = math.isfinite(expected) and (math.isfinite(reality) or real)
     return not judged or abs(expected - reality) <= slack * size

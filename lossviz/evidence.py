@@ -170,6 +170,7 @@ def of_trace(decomposition: Decomposition, report: Report, model: keras.Model | 
         report=report,
         traced=traced,
         known=dict(decomposition.values),
+        _operations=traced.trace.orders,
         batch_size=traced.batch_size,
         **about,
     )

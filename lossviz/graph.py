@@ -87,6 +87,7 @@ class Trace:
     feeds: list[tf.Tensor]
     forward: set[str] = field(default_factory=set)  # names of the operations of the forward pass
     pruned: dict = field(default_factory=dict)  # what `run` has made, by what it fetches and is fed
+    orders: dict = field(default_factory=dict)  # tensor reference -> `ancestors`, for whoever asks again
 
     @property
     def graph(self) -> tf.Graph:

@@ -31,11 +31,10 @@ def true_classes(
         return None
     positions = shape[:-1] if len(shape) > 1 else shape
     if count > 1 and target.shape == shape and len(shape) > 1:
-        if not (np.all((target == 0) | (target == 1)) or _are_distributions(target)):
+        binary = np.all((target == 0) | (target == 1))
+        if not (binary or _are_distributions(target)):
             return None
-        classes = np.argmax(target, axis=-1)
-        largest = np.take_along_axis(target, classes[..., None], axis=-1)[..., 0]
-        return _with_rest(classes, largest > 0, channels)
+        return _with_rest(*_largest(target, bool(binary)), channels)
     if count == 1 and math.prod(target.shape) == math.prod(shape):
         if not np.all((target == 0) | (target == 1)):
             return None
@@ -58,6 +57,16 @@ def _with_rest(classes: np.ndarray, known: np.ndarray, channels: Sequence[Hashab
     if np.all(known):
         return classes, tuple(channels)
     return np.where(known, classes, len(channels)), (*channels, NO_CLASS)
+
+
+def _largest(rows: np.ndarray, binary: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Where the first largest number of each row is, and whether it is above 0."""
+    if binary and rows.dtype in (np.float32, np.float64):
+        ones = rows @ np.ones(rows.shape[-1], rows.dtype)
+        if np.all(ones <= 1):  # one product of matrices gives the same as `argmax`, in a fraction of its time
+            return (rows @ np.arange(rows.shape[-1], dtype=rows.dtype)).astype(int), ones > 0
+    places = np.argmax(rows, axis=-1)
+    return places, np.take_along_axis(rows, places[..., None], axis=-1)[..., 0] > 0
 
 
 def _are_distributions(rows: np.ndarray) -> bool:

@@ -24,6 +24,8 @@ UNSPLIT = "(not split)"
 #: Axis along which a whole data set keeps its shares by true class.
 TRUE_CLASS = "true class"
 
+_SHORT = 16  # up to this many numbers along a last axis, NumPy's `einsum` adds them several times as fast as its `sum`
+
 
 class AdditivityError(AssertionError):
     """The shares do not add up to the number Keras reported; the message holds the numbers."""
@@ -482,7 +484,11 @@ class Report:
 
 
 def sum_to(array: np.ndarray, have: Sequence[str], want: Sequence[str]) -> np.ndarray:
-    summed = np.sum(array, axis=tuple(k for k, name in enumerate(have) if name not in want))
+    over = tuple(k for k, name in enumerate(have) if name not in want)
+    if array.dtype == np.float64 and over == (array.ndim - 1,) and array.shape[-1] <= _SHORT:
+        summed = np.einsum("...i->...", array)
+    else:
+        summed = np.sum(array, axis=over)
     left = [name for name in have if name in want]
     return np.transpose(summed, [left.index(name) for name in want])
 

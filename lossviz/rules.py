@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -727,16 +728,20 @@ def _imbalance(case: Case) -> _Found:
             k = max(suspects, key=lambda j: shares[j] / parts_of[j])
         elif parts_of[k] > 0.01 or shares[k] < 0.5 * parts_of[k] * total:
             continue
-        found = _found(case, out, classes, known[k], weight)
+        found = _found(case, out, classes, classes == known[k])
+        missed = found is None or float(np.mean(found)) < 0.5
+        everywhere = None
+        if suspects and found is not None and missed:
+            everywhere = float(np.sum(_found(case, out, classes, ...).ravel() * weight) / np.sum(weight))
         name = labels[known[k]]
         text = f"class {name!r} has {_percent(parts_of[k])} of the positions"
         text += f" ({int(np.sum(flat == known[k]))} of {flat.size})" if np.ptp(weight) == 0 else " by weight"
-        if suspects and found is not None and found[0] < 0.5 and found[1] >= 0.8:
+        if everywhere is not None and everywhere >= 0.8:
             text += (
-                f": {_percent(found[0])} of them are found, of all positions {_percent(found[1])}, and the mean hides "
-                f"it. The loss is {_n(total)}, over this class alone {_n(shares[k] / parts_of[k])}."
+                f": {_percent(float(np.mean(found)))} of them are found, of all positions {_percent(everywhere)}, and "
+                f"the mean hides it. The loss is {_n(total)}, over this class alone {_n(shares[k] / parts_of[k])}."
             )
-        elif (found is None or found[0] < 0.5) and parts_of[k] <= 0.01 and parts_of[k] * len(known) <= 0.05:
+        elif missed and parts_of[k] <= 0.01 and parts_of[k] * len(known) <= 0.05:
             text += (
                 f" and carries {_percent(shares[k] / total)} of the loss, {_n(total)}: the number hardly shows whether "
                 "it is found."
@@ -766,24 +771,21 @@ def _position_weights(case: Case, out: Output, shape: tuple[int, ...]) -> np.nda
 def _one_class_each(case: Case, out: Output, classes: np.ndarray) -> bool:
     """Are the targets one class per position, and not several labels at once?"""
     y_true = case.value(out.y_true)
+    wide = y_true if y_true.dtype == np.float32 else y_true.astype(np.float64)
     return y_true.size != classes.size * max(2, case.shape(out.y_pred)[-1]) or bool(
-        np.all(np.sum(y_true.astype(np.float64), axis=-1) <= 1 + 1e-3)
+        np.all(wide @ np.ones(y_true.shape[-1], wide.dtype) <= 1 + 1e-3)
     )
 
 
-def _found(case: Case, out: Output, classes: np.ndarray, k: int, weight: np.ndarray) -> tuple[float, float] | None:
-    """Which part of the positions of class k, and of all, the largest prediction names rightly."""
+def _found(case: Case, out: Output, classes: np.ndarray, where: Any) -> np.ndarray | None:
+    """Whether the largest prediction names the class rightly, at the positions that the index `where` selects."""
     y_pred = case.value(out.y_pred)
     if y_pred.size == classes.size:
         middle = 0.5 if y_pred.min() >= 0 and y_pred.max() <= 1 else 0.0
-        guess = (y_pred.reshape(classes.shape) > middle).astype(int)
-    elif y_pred.shape[:-1] == classes.shape:
-        guess = y_pred.argmax(-1)
-    else:
-        return None
-    right = (guess == classes).ravel()
-    mine = (classes == k).ravel()
-    return float(np.average(right[mine])), float(np.sum(right * weight) / np.sum(weight))
+        return (y_pred.reshape(classes.shape)[where] > middle) == classes[where]
+    if y_pred.shape[:-1] == classes.shape:
+        return y_pred[where].argmax(-1) == classes[where]
+    return None
 
 
 # -- beyond the outputs -----------------------------------------------------------------------------------

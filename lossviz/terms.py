@@ -42,11 +42,15 @@ class _Writer:
             for name, tensor in zip(traced.prediction_names, traced.predictions)
             if name in axes
         }
-        tails = [branch.tail for branch in decomposition.branches]
-        tensors = [traced.root, *(t for tail in tails for t in (tail.root, *(cut.tensor for cut in tail.cuts)))]
-        order = graph.ancestors(tensors)
-        self.dims = axis_names.propagate(order, self._known_axes())
-        self.narrator = Narrator(self.dims, self.values, decomposition.shapes, self._sources(order))
+        key = repr((axes, class_names)), *axes.items(), *class_names.items()
+        if key not in decomposition.words:
+            tails = [branch.tail for branch in decomposition.branches]
+            tensors = [traced.root, *(t for tail in tails for t in (tail.root, *(cut.tensor for cut in tail.cuts)))]
+            order = graph.ancestors(tensors)
+            decomposition.words.clear()
+            decomposition.words[key] = axis_names.propagate(order, self._known_axes()), self._sources(order)
+        self.dims, sources = decomposition.words[key]
+        self.narrator = Narrator(self.dims, self.values, decomposition.shapes, sources)
 
     def terms(self) -> tuple[Term, ...]:
         branches = self.decomposition.branches

@@ -272,3 +272,15 @@ def test_automatic_names_are_left_alone(explained):
         lossviz.explain(model, X, Y)
     names = [layers.Dense(1).name, keras.Sequential().name, keras.Model().name, layers.Layer().name]
     assert names == ["dense_1", "sequential_1", "model", "layer"]
+
+
+def test_names_are_read_anew_with_every_call(traces):
+    """What the graph says is kept by the names that were asked for, and for those alone."""
+    model = compiled(dense(activation="softmax"), keras.losses.Huber(reduction="sum"))
+    for axes in [None, ("batch", "colour"), ("sample", "colour"), None]:
+        for names in [None, "abc", [1, 2, 3], [True, 2, 3], [1.0, 2, 3]]:
+            report = lossviz.explain(model, X, onehot(6, classes=3), axes=axes, class_names=names and list(names))
+            for part in (report.terms[0].parts[0], report.terms[0].gradient):
+                assert part.axes == (axes or ("batch", "class"))
+                assert [repr(label) for label in part.labels[-1]] == [repr(name) for name in names or range(3)]
+    assert traces.made == 1
