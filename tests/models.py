@@ -6,8 +6,10 @@ import keras
 import numpy as np
 from keras import layers
 
+KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
+
 #: Keras 3.13 leaves what an activity regulariser returns undivided; 3.14 divides it by the batch (measured in both).
-DIVIDES_ACTIVITY = tuple(map(int, keras.__version__.split(".")[:2])) >= (3, 14)
+DIVIDES_ACTIVITY = KERAS >= (3, 14)
 
 
 def inputs(*shape: int) -> np.ndarray:

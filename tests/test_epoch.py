@@ -9,7 +9,7 @@ import pytest
 import reports
 import tensorflow as tf
 from keras import layers, losses, ops
-from models import compiled, dense, inputs, labels, onehot, pixels, sequence, targets, two_outputs, weights
+from models import KERAS, compiled, dense, inputs, labels, onehot, pixels, sequence, targets, two_outputs, weights
 
 import lossviz
 from lossviz import epoch, examples, plots
@@ -246,6 +246,7 @@ def test_per_sample_classes_are_dropped_where_they_would_be_too_many():
         report.by(("batch", "class"))
 
 
+@pytest.mark.skipif(KERAS < (3, 14), reason="Keras 3.13 traces a stateful RNN only with a batch size known in advance")
 def test_state_that_runs_on_from_batch_to_batch():
     x = keras.Input(batch_shape=(2, 3, 4))
     recurrent = layers.SimpleRNN(2, stateful=True)

@@ -320,11 +320,12 @@ def added_loss():
 
 
 def regulariser():
-    def bounded(weight):
-        return ops.sqrt(1.0 - ops.sum(weight))
+    class Bounded(keras.regularizers.Regularizer):
+        def __call__(self, weight):
+            return ops.sqrt(1.0 - ops.sum(weight))
 
     x = keras.Input((4,))
-    model = keras.Model(x, layers.Dense(3, kernel_initializer="ones", kernel_regularizer=bounded, name="o")(x))
+    model = keras.Model(x, layers.Dense(3, kernel_initializer="ones", kernel_regularizer=Bounded(), name="o")(x))
     return (compiled(model, "mse"), X, Y), finding(
         step="reduction", terms=("o/kernel",), operation="Sqrt", what="Sqrt(-11) = NaN", index=()
     )
