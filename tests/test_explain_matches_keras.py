@@ -900,7 +900,6 @@ def test_weights_of_another_rank_on_the_same_model():
     assert by_step.reported != by_sample.reported
 
 
-
 @pytest.mark.parametrize("name", list(CASES))
 def test_the_parts_are_what_keras_computes(name):
     make, shows = CASES[name]
