@@ -249,7 +249,10 @@ def _class_weight(case: Case) -> _Found:
         )
         return
     rows = y.ndim == 2 and y.shape[1] > 1
-    if rows and not (np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=-1) == 1)):
+    one_hot = rows and np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=-1) == 1)
+    out = case.outputs[0] if case.outputs else None
+    by_position = out is not None and out.values is not None and case.shape(out.values) == y.shape  # labels, not rows
+    if rows and not (one_hot and not by_position):
         yield _class_weight_of_rows(case, y, weights, way_out)
         return
     classes = y.argmax(-1) if rows else np.round(y.ravel()).astype(int)

@@ -231,6 +231,12 @@ FIRES = {
         (np.zeros((2, 2, 2)), A([[0, 1], [1, 1]]), None, {0: 1.0, 1: 3.0}),
         lambda: [np.log(2) * 2, np.log(2) * 2.5],
     ),
+    "class weights of steps whose labels look one-hot": (
+        "class-weight", "class_weight",
+        lambda: identity(2, 2, loss="sparse_categorical_crossentropy", activation="softmax"),
+        (np.zeros((2, 2, 2)), A([[1, 0], [1, 0]]), None, {0: 1.0, 1: 3.0}),
+        lambda: [np.log(2), np.log(2) * 2],
+    ),
     "class weights of steps, three labels": (
         "class-weight", "class_weight",
         lambda: identity(4, 3, loss="sparse_categorical_crossentropy", activation="softmax"),
