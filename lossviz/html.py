@@ -50,13 +50,13 @@ overflow-wrap:anywhere}
 .lv .h b{font-size:1.6em;letter-spacing:-.01em}
 .lv code{background:none;color:inherit;padding:0;font-size:.92em}
 .lv .t{border-top:1px solid var(--line);margin:0;padding:.1em 0}
-.lv .row{display:grid;grid-template-columns:1.1em minmax(8em,1fr) 9.5em 6.5em 4.5em minmax(4em,10em) 3.6em;\
+.lv .lr{display:grid;grid-template-columns:1.1em minmax(8em,1fr) 9.5em 6.5em 4.5em minmax(4em,10em) 3.6em;\
 column-gap:.6em;align-items:center;padding:.35em 0;list-style:none}
 .lv summary{cursor:pointer;color:inherit}
-.lv summary.row::-webkit-details-marker{display:none}
-.lv .row::before{content:""}
-.lv summary.row::before{content:"\\25B8";color:var(--quiet)}
-.lv details[open]>summary.row::before{content:"\\25BE"}
+.lv summary.lr::-webkit-details-marker{display:none}
+.lv .lr::before{content:""}
+.lv summary.lr::before{content:"\\25B8";color:var(--quiet)}
+.lv details[open]>summary.lr::before{content:"\\25BE"}
 .lv .n{font-weight:600}
 .lv .n .k{font-weight:400}
 .lv .v,.lv .c,.lv .p{text-align:right;white-space:nowrap}
@@ -68,7 +68,7 @@ column-gap:.6em;align-items:center;padding:.35em 0;list-style:none}
 .lv .exact{color:var(--good)}
 .lv .ratio,.lv .w{color:var(--warn)}
 .lv .opaque,.lv .x,.lv td.x{color:var(--bad)}
-.lv .badge{font-size:.86em;white-space:nowrap}
+.lv .lx{font-size:.86em;white-space:nowrap}
 .lv .d{margin:0 0 .7em 1.7em}
 .lv .d .d{margin-left:.9em}
 .lv ol{margin:.2em 0 .6em;padding-left:1.4em;color:inherit}
@@ -87,15 +87,15 @@ font-weight:400;white-space:nowrap}
 .lv .g td.x{outline:2px solid var(--bad);outline-offset:-2px;font-weight:600}
 .lv .g small{display:block;color:inherit}
 @media(max-width:640px){.lv{padding:.6em .5em}
-.lv .row{grid-template:". n c p" ". v v x" ". b b b" ". s s s"/1.1em 1fr auto 4.4em}
-.lv .row::before{grid-area:1/1}
-.lv .row .n{grid-area:n}
-.lv .row .c{grid-area:c}
-.lv .row .p{grid-area:p}
-.lv .row .v{grid-area:v;text-align:left}
-.lv .row .badge{grid-area:x;text-align:right}
-.lv .row>.b{grid-area:b;margin:.25em 0}
-.lv .row .s{grid-area:s}
+.lv .lr{grid-template:". n c p" ". v v x" ". b b b" ". s s s"/1.1em 1fr auto 4.4em}
+.lv .lr::before{grid-area:1/1}
+.lv .lr .n{grid-area:n}
+.lv .lr .c{grid-area:c}
+.lv .lr .p{grid-area:p}
+.lv .lr .v{grid-area:v;text-align:left}
+.lv .lr .lx{grid-area:x;text-align:right}
+.lv .lr>.b{grid-area:b;margin:.25em 0}
+.lv .lr .s{grid-area:s}
 .lv td .b{min-width:2em}
 .lv .d{margin-left:.5em}}
 """
@@ -141,10 +141,10 @@ def render(report: Report) -> str:
     name, remark = f.verdict(report)
     wrong = "" if name == "residual" else ' class="x"'
     out += [
-        f'<div class="t row"><span class="n"><span{wrong}>{name}</span></span> <span class="v"></span>'
+        f'<div class="t lr"><span class="n"><span{wrong}>{name}</span></span> <span class="v"></span>'
         f' <span class="c">{f.residual_text(report, column)}</span> <span class="p"></span>'
         f' <span class="s">what the shares leave of the number reported; {remark}</span></div>',
-        f'<div class="t row"><span class="n">loss</span> <span class="v"></span>'
+        f'<div class="t lr"><span class="n">loss</span> <span class="v"></span>'
         f' <span class="c">{column(report.reported)}</span>'
         f' <span class="p">{f.percent(report.total, report.total)}</span>'
         f" {_bar(report.total, span, 'var(--ink)')}</div>",
@@ -234,7 +234,7 @@ def _term(term: Term, report: Report, column: f.Column, values: f.Column, bar: s
             share = part.contribution
             rod = _bar(share, span, _color(term))
             head = _row(f"part {number}", "", "", share, report, column, rod, part.exactness, _shape([part]))
-            summary = f'<summary class="row">{head}</summary>'
+            summary = f'<summary class="lr">{head}</summary>'
             body = [
                 f'<details open class="t">{summary}<div class="d">',
                 *body,
@@ -252,8 +252,8 @@ def _term(term: Term, report: Report, column: f.Column, values: f.Column, bar: s
     shape = _shape(term.parts)
     head = _row(term.name, kind, weighted, term.contribution, report, column, bar, term.exactness, shape)
     if not inner:
-        return [f'<div class="t row">{head}</div>']
-    summary = f'<summary class="row">{head}</summary>'
+        return [f'<div class="t lr">{head}</div>']
+    summary = f'<summary class="lr">{head}</summary>'
     return [f'<details class="t"{fold}>{summary}<div class="d">', *inner, "</div></details>"]
 
 
@@ -274,7 +274,7 @@ def _row(
         f'<span class="n">{_safe(name)}{kind}</span> <span class="v">{weighted}</span>'
         f' <span class="c{missing}">{column(share)}</span>'
         f' <span class="p">{f.percent(share, report.total)}</span> {bar}'
-        f' <span class="badge {_safe(exactness)}">{_safe(exactness)}</span> <span class="s">{shape}</span>'
+        f' <span class="lx {_safe(exactness)}">{_safe(exactness)}</span> <span class="s">{shape}</span>'
     )
 
 

@@ -143,8 +143,8 @@ def test_page_fits_a_phone(seen):
 
 
 def test_reports_stay_in_their_frame(seen):
-    """The theme has rules for names that lossviz uses too, such as Bootstrap's "row"."""
-    outside = """[...document.querySelectorAll('div.lv .row, div.lv .row > *')].filter(one => {
+    """The theme's Bootstrap has rules for names such as "row", which reports therefore do not use."""
+    outside = """[...document.querySelectorAll('div.lv .lr, div.lv .lr > *')].filter(one => {
         const [inner, outer] = [one, one.parentElement].map(box => box.getBoundingClientRect());
         return inner.left < outer.left - 1 || inner.right > outer.right + 1;
     }).map(one => one.textContent)"""
