@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
 name=${1:-}
-stack='^(numpy|tensorflow|tensorflow-cpu|keras|matplotlib|pandas|pillow|jax)=='
+stack='^(numpy|tensorflow|tensorflow-cpu|tensorboard|keras|matplotlib|pandas|pillow|jax)=='
 pins=$(mktemp ./.versions-XXXXXX) # beside requirements-book.txt, which it includes
 trap 'rm -f "$pins"' EXIT
 case $name in
