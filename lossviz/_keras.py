@@ -43,6 +43,20 @@ class Recorder:
         self.crossentropies: list[Crossentropy] = []  # every call of one, by `recording_crossentropies`
 
 
+@contextlib.contextmanager
+def replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    """While open, the attribute of this object, not of its class, is `value`. Keras, which watches `setattr`, does
+    not see it."""
+    before = vars(owner).get(name)
+    vars(owner)[name] = value
+    try:
+        yield
+    finally:
+        del vars(owner)[name]
+        if before is not None:
+            vars(owner)[name] = before
+
+
 def layers_of(model: keras.Model) -> list[keras.layers.Layer]:
     """The model and every layer in it, in the order in which `model.losses` asks them."""
     return [model, *model._flatten_layers(include_self=False)]
@@ -134,7 +148,7 @@ def _recording_elements(loss: Callable, recorder: Recorder) -> Iterator[list]:
     if not recorder.wants_elements or not isinstance(loss, keras.losses.Loss):
         yield found
         return
-    own, call = vars(loss).get("call"), loss.call
+    call = loss.call
 
     def recorded(y_true, y_pred):
         elements = call(y_true, y_pred)
@@ -147,13 +161,8 @@ def _recording_elements(loss: Callable, recorder: Recorder) -> Iterator[list]:
             found.append(elements)
         return elements
 
-    vars(loss)["call"] = recorded
-    try:
+    with replaced(loss, "call", recorded):
         yield found
-    finally:
-        del vars(loss)["call"]
-        if own is not None:
-            vars(loss)["call"] = own
 
 
 @contextlib.contextmanager
@@ -216,17 +225,10 @@ def recording_calls(model: keras.Model) -> Iterator[list[types.SimpleNamespace]]
 
         return call
 
-    own = [vars(layer).get("call") for layer in layers]
-    for layer in layers:
-        vars(layer)["call"] = recorded(layer)  # not setattr, which Keras watches
-    try:
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(replaced(layer, "call", recorded(layer)))
         yield calls
-    finally:
-        for layer, call in zip(layers, own):
-            if call is None:
-                del vars(layer)["call"]
-            else:
-                vars(layer)["call"] = call
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
@@ -193,7 +192,7 @@ class _Function:
             )
         self.means = _Means()
         step = f"{self.kind}_step"
-        with _replaced(model, step, self._step(model, getattr(model, step))):
+        with _keras.replaced(model, step, self._step(model, getattr(model, step))):
             try:
                 getattr(model, f"make_{self.kind}_function")(force=True)
                 self.extended = getattr(model, attribute)
@@ -210,7 +209,7 @@ class _Function:
             seen: list[tf.Graph | None] = []
             with _keras.recording_activity(model) as activity:
                 compute_loss = _recording(model, activity, means, options, seen)
-                with _replaced(model, "compute_loss", compute_loss):
+                with _keras.replaced(model, "compute_loss", compute_loss):
                     logs = step(data)
             if not seen:
                 raise ValueError(
@@ -458,16 +457,3 @@ def _names(logs: Mapping) -> Iterator[str]:
             yield from _names(value)
         else:
             yield name
-
-
-@contextlib.contextmanager
-def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
-    """While open, the attribute of this object, not of its class, is `value`."""
-    before = vars(owner).get(name)
-    vars(owner)[name] = value
-    try:
-        yield
-    finally:
-        del vars(owner)[name]
-        if before is not None:
-            vars(owner)[name] = before
