@@ -110,11 +110,7 @@ def _explain_batch(
 ) -> Report:
     """`explain` for one batch. With `begin`, which is called with what was traced, the number reported is that of
     `compute_loss` in it: the caller asks Keras."""
-    x, y, sample_weight = checks.batch(x, y, sample_weight)
-    word = "sample_weight"
-    if class_weight is not None:
-        sample_weight = checks.class_weight(y, sample_weight, class_weight)
-        word = "class_weight"
+    x, y, sample_weight, word = checks.weighted_batch(x, y, sample_weight, class_weight)
     errors = partial(checks.model_errors, model, x, y, sample_weight)
     with errors():
         if not _keras.is_built(model):
@@ -307,8 +303,12 @@ def _trace_loss(loss, y_true, y_pred, sample_weight, mask) -> Traced:
     def compute(found, y_true, y_pred, sample_weight, mask):
         with _keras.recording_loss(loss, found["recorder"]) as elements:
             value = tf.identity(_call_loss(loss, y_true, y_pred, sample_weight, mask))
-        entry = {"name": loss.name, "y_true": y_true, "y_pred": y_pred, "value": value, "loss_weight": 1.0}
-        entry |= {
+        entry = {
+            "name": loss.name,
+            "y_true": y_true,
+            "y_pred": y_pred,
+            "value": value,
+            "loss_weight": 1.0,
             "loss": loss,
             "sample_weight": sample_weight,
             "mask": mask,

@@ -94,6 +94,14 @@ def batch(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
     return found["x"], found["y"], found["sample_weight"]
 
 
+def weighted_batch(x: Any, y: Any, sample_weight: Any, classes: Any) -> tuple[Any, Any, Any, str]:
+    """x, y, weights, and the name of the argument that the weights came from: `sample_weight` or `class_weight`."""
+    x, y, sample_weight = batch(x, y, sample_weight)
+    if classes is None:
+        return x, y, sample_weight, "sample_weight"
+    return x, y, class_weight(y, sample_weight, classes), "class_weight"
+
+
 def class_weight(y: Any, sample_weight: Any, weights: Mapping[int, float]) -> np.ndarray:
     """The sample weights, shape (batch,), that `fit` makes of `class_weight`; ValueError where `fit` cannot."""
     from lossviz import _keras

@@ -165,13 +165,13 @@ class _Progress:
     """Keras's own progress bar, shown at once or, with "auto", when it has taken a while."""
 
     def __init__(self, count: int | None, verbose: str | int):
-        self.bar = keras.utils.Progbar(count, verbose=1 if verbose == "auto" else verbose, unit_name="batch")
+        shown = 1 if verbose == "auto" else verbose
+        self.bar = keras.utils.Progbar(count, verbose=shown, stateful_metrics=["loss"], unit_name="batch")
         self.patience = {"auto": PATIENCE, 0: math.inf}.get(verbose, 0.0)
         self.start, self.seen, self.shown = time.monotonic(), 0, False
 
     def __call__(self, seen: int, loss: float | None) -> None:
         self.seen, self.loss = seen, [] if loss is None else [("loss", loss)]
-        self.bar.stateful_metrics = {"loss"}
         late = time.monotonic() - self.start >= self.patience and (seen != self.bar.target or self.patience == 0)
         if late or self.shown:
             self.bar.update(seen, self.loss, finalize=seen == self.bar.target)
@@ -325,7 +325,7 @@ class _PartSum:
         for name, value in part.sums.items():
             value = sum_to(value, part.axes, shared) if value.ndim == len(part.axes) else np.asarray(np.sum(value))
             self.sums[name] = _plus(self.sums.get(name), value)
-        if place.samples == sums.batches[0][0] if sums.batches else True:
+        if not sums.batches or place.samples == sums.batches[0][0]:
             self.same &= [step.text for step in part.steps] == [step.text for step in self.first.steps]
         self._add_samples(part, own, place, sums)
         self._add_classes(part, place)

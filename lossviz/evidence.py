@@ -75,6 +75,9 @@ class Case:
     error: Exception | None = None
     _operations: dict = field(default_factory=dict)
 
+    def output(self, name: str) -> Output | None:
+        return next((out for out in self.outputs if out.name == name), None)
+
     # -- values -------------------------------------------------------------------------------------------
 
     def value(self, tensor: tf.Tensor) -> np.ndarray:
@@ -114,6 +117,10 @@ class Case:
                 _keras.set_mask(prediction, tf.constant(np.asarray(mask, bool)))
             found = output.loss(tf.convert_to_tensor(y_true), prediction, sample_weight=weight)
         return float(np.mean(np.asarray(found, np.float64)))
+
+    def call_again(self, output: Output) -> float:
+        """The output's loss, called once more with the very arrays that Keras gave it."""
+        return self.call(output, None, None, *self.weight_and_mask(output))
 
     def weight_and_mask(self, output: Output) -> tuple[np.ndarray | None, np.ndarray | None]:
         tensors = [t for t in (output.weight, output.mask) if t is not None]

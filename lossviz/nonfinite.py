@@ -207,11 +207,7 @@ def find_nonfinite(
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
     checks.compiled(model)
-    x, y, sample_weight = checks.batch(x, y, sample_weight)
-    word = "sample_weight"
-    if class_weight is not None:
-        sample_weight = checks.class_weight(y, sample_weight, class_weight)
-        word = "class_weight"
+    x, y, sample_weight, word = checks.weighted_batch(x, y, sample_weight, class_weight)
     given = {"x": x, "y_true": y, word: sample_weight}
     modes = (False, True) if training is None else (bool(training),)
     scale = _loss_scale(model)

@@ -250,10 +250,9 @@ def _class_weight(case: Case) -> _Found:
         return
     rows = y.ndim == 2 and y.shape[1] > 1
     one_hot = rows and np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=-1) == 1)
-    out = case.outputs[0] if case.outputs else None
-    by_position = out is not None and out.values is not None and case.shape(out.values) == y.shape  # labels, not rows
-    if rows and not (one_hot and not by_position):
-        yield _class_weight_of_rows(case, y, weights, way_out)
+    losses = _losses_of_labels(case, y)
+    if rows and (losses is not None or not one_hot):
+        yield _class_weight_of_rows(y, losses, weights, way_out)
         return
     classes = y.argmax(-1) if rows else np.round(y.ravel()).astype(int)
     named = [key for key in weights if isinstance(key, (int, float, np.integer, np.floating))]
@@ -268,20 +267,25 @@ def _class_weight(case: Case) -> _Found:
         )
 
 
-def _class_weight_of_rows(case: Case, y: np.ndarray, weights, way_out: str) -> tuple[str, str, str]:
+def _losses_of_labels(case: Case, y: np.ndarray) -> np.ndarray | None:
+    """The element losses where there is one for each entry of y, which then are labels; else None."""
+    out = case.outputs[0] if case.outputs else None
+    if out is None or out.values is None or case.shape(out.values) != y.shape:
+        return None
+    return case.value(out.values).astype(np.float64)
+
+
+def _class_weight_of_rows(y: np.ndarray, losses: np.ndarray | None, weights, way_out: str) -> tuple[str, str, str]:
     taken = _keras.sample_weight_from_class_weight(y, dict(weights))
     text = (
         f"y of shape {y.shape} has no single class per sample, but class_weight gives each sample one weight: that of "
         f"the position of its largest value, {_first(y.argmax(-1).tolist())}, so the weights are "
         f"{_first(taken.tolist())}"
     )
-    out = case.outputs[0] if case.outputs else None
-    integers = np.all(y == np.round(y))
-    if out is not None and out.values is not None and case.shape(out.values) == y.shape and integers:
-        values = case.value(out.values).astype(np.float64)
-        right = float(np.mean(values * np.vectorize(lambda label: weights.get(int(label), 1.0))(y)))
+    if losses is not None and np.all(y == np.round(y)):
+        right = float(np.mean(losses * np.vectorize(lambda label: weights.get(int(label), 1.0))(y)))
         fits = y.shape[0] == y.shape[1]
-        text += f": the loss is {_n(float(np.mean(values * taken)))}" if fits else ": fit fails"
+        text += f": the loss is {_n(float(np.mean(losses * taken)))}" if fits else ": fit fails"
         text += f". With the weight of each label it is {_n(right)}"
     return "class_weight", f"{text}.", f"{way_out}, of the shape of the element losses."
 
@@ -389,7 +393,7 @@ def _double_activation(case: Case) -> _Found:
         if where in seen:
             continue
         seen.add(where)
-        out = next((o for o in case.outputs if o.name == where), None)
+        out = case.output(where)
         text = f"the loss takes a {outer.lower()} of what is already a {inner.lower()}"
         if out is not None and outer == inner:
             p = case.value(tensor).astype(np.float64)
@@ -413,10 +417,9 @@ def _double_activation(case: Case) -> _Found:
         seen.add(where)
         word = chain[0][0].lower() if chain else expected.lower()
         text = f"from_logits=True, but the predictions are already a {word}"
-        out = next((o for o in case.outputs if o.name == where), None)
+        out = case.output(where)
         if out is not None and out.loss is not None:
-            y_true, y_pred = case.all_values([out.y_true, out.y_pred])
-            elsewhere = case.call(out, y_true, y_pred, *case.weight_and_mask(out))
+            elsewhere = case.call_again(out)
             text += (
                 f". On TensorFlow Keras takes it out again, so the loss, {_n(case.number(out))}, is right here; on "
                 f"JAX, or with a layer between, it is applied twice: {_n(elsewhere)}."
@@ -492,15 +495,14 @@ def _swapped_activation(case: Case) -> _Found:
         if not chain or chain[0][0] != wrong or not hasattr(entry.output, "_keras_logits"):
             continue
         where = _owner(case, entry)
-        out = next((o for o in case.outputs if o.name == where), None)
+        out = case.output(where)
         right = "sigmoid" if binary else "softmax"
         text = (
             f"the predictions are a {wrong.lower()}, but the {entry.kind.replace('_', ' ')} crossentropy takes the "
             f"{right} of what is behind it"
         )
         if out is not None and out.loss is not None:
-            y_true, y_pred = case.all_values([out.y_true, out.y_pred])
-            elsewhere = case.call(out, y_true, y_pred, *case.weight_and_mask(out))
+            elsewhere = case.call_again(out)
             text += f": {_n(case.number(out))}. Of the predictions themselves, as on JAX, it is {_n(elsewhere)}"
         fix = (
             "Use activation='sigmoid' for labels that are independent, or categorical_crossentropy for one class."
@@ -533,7 +535,7 @@ def _unnormalised(case: Case) -> _Found:
         if low >= -1e-6 and high <= 1 + slack and (binary or np.all(np.abs(sums - 1) <= slack)):
             continue
         where = _owner(case, entry)
-        out = next((o for o in case.outputs if o.name == where), None)
+        out = case.output(where)
         if low < 0 or high > 1:
             text = f"the predictions lie between {_n(low)} and {_n(high)}"
         else:
@@ -545,7 +547,7 @@ def _unnormalised(case: Case) -> _Found:
         )
         if out is not None and out.loss is not None and not any(entry is other for other in others):
             with _keras.crossentropies_as(from_logits=True):
-                logits = case.call(out, None, None, *case.weight_and_mask(out))
+                logits = case.call_again(out)
             text += f", and the loss is {_n(case.number(out))}. If they are logits, it is {_n(logits)}"
         activation = "sigmoid" if binary else "softmax"
         yield where, f"{text}.", f"Use from_logits=True, or activation='{activation}' in the last layer."
@@ -577,7 +579,7 @@ def _labels_range(case: Case) -> _Found:
     """Labels that the predictions have no place for."""
     for entry in case.crossentropies:
         where = _owner(case, entry)
-        out = next((o for o in case.outputs if o.name == where), None)
+        out = case.output(where)
         if entry.kind == "sparse_categorical":
             classes = entry.output.shape[-1]
             labels = _labels(case, entry, out)
