@@ -63,6 +63,11 @@ def in_css(text: str) -> list[str]:
     return [one or other for one, other in IN_CSS.findall(text)]
 
 
+def chapters(toc: Path) -> list[str]:
+    """The pages of a table of contents in the order of reading, such as `book/index`."""
+    return re.findall(r"^\s*-?\s*(?:root|file)\s*:\s*(\S+)", toc.read_text(encoding="utf-8"), re.MULTILINE)
+
+
 @cache
 def page(file: Path) -> Page:
     return Page(file.read_text(encoding="utf-8", errors="replace"))
@@ -76,8 +81,7 @@ def html_files(site: Path) -> list[Path]:
 def problems(site: Path, toc: Path) -> list[str]:
     page.cache_clear()
     found = []
-    names = re.findall(r"^\s*-?\s*(?:root|file)\s*:\s*(\S+)", toc.read_text(), re.MULTILINE)
-    wanted = [site / "index.html", *(site / f"{name}.html" for name in names)]
+    wanted = [site / "index.html", *(site / f"{name}.html" for name in chapters(toc))]
     found += [f"{file.relative_to(site)}: this page was not built" for file in wanted if not file.is_file()]
     for file in [*html_files(site), *sorted(site.rglob("*.css"))]:
         for address in page(file).loaded if file.suffix == ".html" else in_css(file.read_text(encoding="utf-8")):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
+
 import keras
 import numpy as np
 from keras import layers
@@ -10,6 +14,19 @@ KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
 
 #: Keras 3.13 leaves what an activity regulariser returns undivided; 3.14 divides it by the batch (measured in both).
 DIVIDES_ACTIVITY = KERAS >= (3, 14)
+
+
+def on_jax_alone(code: str) -> str:
+    """What the code prints in a process of its own, in which Keras is a stub that runs on JAX, and there is no
+    TensorFlow."""
+    stub = """
+        import sys, types
+        sys.modules["tensorflow"] = None  # importing it fails
+        keras = sys.modules["keras"] = types.ModuleType("keras")
+        keras.backend = types.SimpleNamespace(backend=lambda: "jax")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(stub) + textwrap.dedent(code)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def inputs(*shape: int) -> np.ndarray:

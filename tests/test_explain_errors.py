@@ -1,15 +1,23 @@
 """One clear error for bad input: it names the argument, the shapes and the way out, and nothing is changed by it."""
 
-import subprocess
-import sys
-import textwrap
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers, ops
-from models import compiled, dense, inputs, labels, onehot, pixels, sequence, targets, two_outputs, weights
+from models import (
+    compiled,
+    dense,
+    inputs,
+    labels,
+    on_jax_alone,
+    onehot,
+    pixels,
+    sequence,
+    targets,
+    two_outputs,
+    weights,
+)
 
 import lossviz
 from lossviz import checks
@@ -335,17 +343,11 @@ def test_another_backend_is_told_that_tensorflow_is_needed(name, monkeypatch):
 
 
 def test_where_tensorflow_is_not_installed_it_is_still_asked_for():
-    """A stub of Keras on JAX in a process of its own, since JAX is none of what these tests install."""
-    code = """
-        import sys, types
-        sys.modules["tensorflow"] = None  # importing it fails
-        keras = sys.modules["keras"] = types.ModuleType("keras")
-        keras.backend = types.SimpleNamespace(backend=lambda: "jax")
+    found = on_jax_alone("""
         import lossviz
         try:
             lossviz.explain
         except RuntimeError as error:
             print(error)
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    assert "runs on 'jax'" in done.stdout and "KERAS_BACKEND=tensorflow" in done.stdout
+    """)
+    assert "runs on 'jax'" in found and "KERAS_BACKEND=tensorflow" in found

@@ -4,8 +4,6 @@ Where parts are compared with numbers of another source, the learning rate is 0:
 """
 
 import csv
-import subprocess
-import sys
 import warnings
 
 import keras
@@ -19,6 +17,7 @@ from models import (
     dense,
     inputs,
     labels,
+    on_jax_alone,
     onehot,
     pixels,
     sequence,
@@ -654,17 +653,11 @@ def test_several_replicas_are_refused():
 
 
 def test_another_backend_is_refused():
-    """A stub of Keras on JAX in a process of its own, since TensorFlow is loaded in this one."""
-    code = """
-import sys, types
-sys.modules["tensorflow"] = None  # importing it fails
-keras = sys.modules["keras"] = types.ModuleType("keras")
-keras.backend = types.SimpleNamespace(backend=lambda: "jax")
-import lossviz
-try:
-    lossviz.LossParts
-except RuntimeError as error:
-    print(error)
-"""
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    found = on_jax_alone("""
+        import lossviz
+        try:
+            lossviz.LossParts
+        except RuntimeError as error:
+            print(error)
+    """)
     assert found.startswith("lossviz.LossParts works inside TensorFlow's training step, and Keras runs on 'jax'")

@@ -2,15 +2,15 @@
 
 import base64
 import json
-import re
 from pathlib import Path
 
+import check_site
 import notebook_rules
 import pytest
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(Path(ROOT, "book").glob("**/[!.]*.ipynb"))
-PAGES = re.findall(r"^\s*-?\s*(?:root|file)\s*:\s*(\S+)", Path(ROOT, "_toc.yml").read_text(), re.MULTILINE)
+PAGES = check_site.chapters(Path(ROOT, "_toc.yml"))
 
 
 def read(path: Path) -> dict:

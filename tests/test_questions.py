@@ -4,11 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import check_site
 import pytest
 
 ROOT = Path(__file__).parent.parent
 APPENDIX = Path(ROOT, "book", "questions.md").read_text(encoding="utf-8")
-PAGES = re.findall(r"^\s*-?\s*file\s*:\s*book/(\S+)", Path(ROOT, "_toc.yml").read_text(), re.MULTILINE)
+PAGES = [Path(page).name for page in check_site.chapters(Path(ROOT, "_toc.yml"))[1:]]  # behind the front page
 LINE = re.compile(r'^(\d+)\. <a href="(\w+)\.html#(q-\d\d)">(.+)</a>$', re.MULTILINE)
 QUESTIONS = [match.groups() for match in LINE.finditer(APPENDIX)]
 ASKED = 50

@@ -13,12 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import browser
+import check_site
 import pytest
 
 ROOT = Path(__file__).parent.parent
 SITE = Path(os.environ.get("LOSSVIZ_SITE", ROOT / "_build" / "html"))
-TOC = Path(ROOT, "_toc.yml").read_text()
-CHAPTERS = re.findall(r"^\s*-?\s*(?:root|file)\s*:\s*(\S+)", TOC, re.MULTILINE)
+CHAPTERS = check_site.chapters(Path(ROOT, "_toc.yml"))
 PAGES = [*CHAPTERS, "genindex", "search"]
 
 FIRST_VIEW = 700_000  # bytes, gzipped, of a page with all that it loads
