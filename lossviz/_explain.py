@@ -89,12 +89,12 @@ def explain(
     options = {"class_weight": class_weight, "training": training, "axes": axes, "class_names": class_names}
     options["max_elements"] = max_elements
     if batch_size is None and steps is None and not epoch.is_dataset(x):
-        return _explain_batch(model, x, y, sample_weight, **options)
+        return explain_batch(model, x, y, sample_weight, **options)
     data = epoch.read(x, y, sample_weight, batch_size, steps)
-    return epoch.explain_epoch(model, data, verbose, partial(_explain_batch, model, **options), options)
+    return epoch.explain_epoch(model, data, verbose, partial(explain_batch, model, **options), options)
 
 
-def _explain_batch(
+def explain_batch(
     model,
     x,
     y,
@@ -147,7 +147,7 @@ def _planned(memory: kept.Kept, model, x, y, sample_weight, training: bool, word
     found = memory.plans.get(key)
     if found is None:
         with errors(), _quiet.retracing(), _keras.preserved(model):
-            traced = _trace_model(model, x, y, sample_weight, training, word)
+            traced = trace_model(model, x, y, sample_weight, training, word)
         found = plan(traced)
         memory.keep(memory.plans, key, found)
         memory.settle(model)
@@ -272,7 +272,7 @@ def _leaves(structure: list) -> list:
     return [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
 
 
-def _trace_model(model, x, y, sample_weight, training: bool, weight_word: str) -> Traced:
+def trace_model(model, x, y, sample_weight, training: bool, weight_word: str) -> Traced:
     def compute(found, x, y, sample_weight):
         recorder = found["recorder"]
         with _keras.recording_activity(model) as activity:

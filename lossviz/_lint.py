@@ -22,7 +22,7 @@ def lint(model, x, y, sample_weight, class_weight, training, batch_size) -> tupl
         raise ValueError(f"batch_size must be a whole number from 1 on, or None, got {batch_size!r}.")
     try:
         checks.compiled(model)
-        found = _explain._explain_batch(
+        found = _explain.explain_batch(
             model,
             x,
             y,

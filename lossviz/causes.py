@@ -13,7 +13,7 @@ import numpy as np
 
 _CLIP = "Keep the input away from there first"
 _LOGITS = "or give the loss logits and from_logits=True, which needs no log of a probability"
-_GUARD = (
+GUARD = (
     "Guard the input, not only the result: ops.where(ok, f(ops.where(ok, x, 1.0)), 0.0), where 1.0 is a value at "
     "which f is harmless."
 )
@@ -160,12 +160,12 @@ def of_gradient(made: Made, incoming: float | None) -> tuple[str, str]:
         return (
             f"{cause[0]}; ops.where or a mask leaves this position out of the loss, so the gradient that comes in is "
             "0, but 0 × inf is NaN",
-            f"{_GUARD} Here: {cause[1]}.",
+            f"{GUARD} Here: {cause[1]}.",
         )
     if cause is not None:
         return cause[0], f"{_CLIP}: {cause[1]}."
     if incoming == 0:
-        return "the gradient that comes in is 0, but 0 × inf is NaN: the derivative here is infinite", _GUARD
+        return "the gradient that comes in is 0, but 0 × inf is NaN: the derivative here is infinite", GUARD
     return (
         f"overflow on the way back: the gradient is larger than {made.dtype} can hold ({number(made.limit)})",
         "Scale the loss or the inputs down, or compute this part in a wider dtype: give the layer dtype='float32'.",

@@ -18,11 +18,9 @@ def backend() -> None:
     """Raise RuntimeError unless Keras runs on TensorFlow."""
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
-            f"lossviz.explain reads TensorFlow graphs, and Keras runs on {keras.backend.backend()!r} "
-            "here. It needs the "
-            "TensorFlow backend: set KERAS_BACKEND=tensorflow before the first `import keras` (the "
-            "number is the same on "
-            "every backend up to rounding)."
+            f"lossviz.explain reads TensorFlow graphs, and Keras runs on {keras.backend.backend()!r} here. It needs "
+            "the TensorFlow backend: set KERAS_BACKEND=tensorflow before the first `import keras` (the number is the "
+            "same on every backend up to rounding)."
         )
 
 
@@ -85,9 +83,8 @@ def batch(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
             sizes.setdefault(name, leaf.shape[0])
             if leaf.shape[0] != sizes["x"]:
                 raise ValueError(
-                    f"{name} has {leaf.shape[0]} samples (shape {leaf.shape}), x has {sizes['x']}. Every "
-                    "array needs the "
-                    "same number of samples along its first axis."
+                    f"{name} has {leaf.shape[0]} samples (shape {leaf.shape}), x has {sizes['x']}. Every array needs "
+                    "the same number of samples along its first axis."
                 )
     if sizes["x"] == 0:
         raise ValueError("x holds no samples (its first axis has size 0), so there is no loss to explain.")
@@ -120,9 +117,8 @@ def class_weight(y: Any, sample_weight: Any, weights: Mapping[int, float]) -> np
         )
     if y.ndim > 2 or (y.ndim == 2 and y.shape[1] > 1 and not np.all((y == 0) | (y == 1))):
         raise ValueError(
-            "class_weight needs one class per sample: y of shape (batch,), (batch, 1) or one-hot "
-            "(batch, classes); y has "
-            f"shape {y.shape}. Keras 3 cannot apply it here. Give every position its own weight instead: "
+            "class_weight needs one class per sample: y of shape (batch,), (batch, 1) or one-hot (batch, classes); y "
+            f"has shape {y.shape}. Keras 3 cannot apply it here. Give every position its own weight instead: "
             "sample_weight = np.array([w0, w1, ...])[y.argmax(-1)]."
         )
     return _keras.sample_weight_from_class_weight(y, dict(weights))
@@ -167,9 +163,8 @@ def names(
         if not shapes[name] or len(given) != shapes[name][-1] or len(set(given)) != len(given):
             size = shapes[name][-1] if shapes[name] else 0
             raise ValueError(
-                f"class_names has {len(given)} names, but output {name!r} has shape {shapes[name]}: give "
-                f"{size} different "
-                "names, one per position along the last axis."
+                f"class_names has {len(given)} names, but output {name!r} has shape {shapes[name]}: give {size} "
+                "different names, one per position along the last axis."
             )
         found_names[name] = tuple(given)
     return found_axes, found_names
@@ -234,25 +229,22 @@ def _diagnose(model, x, y, sample_weight, error: Exception) -> str:
     shown = "; ".join(f"{name} {shape}" for name, shape in outputs.items())
     if "No loss to compute" in str(error):
         return (
-            f"model {model.name!r} has no loss that explain can read: compile got none and no layer adds "
-            "one. Pass loss=... "
-            "to compile; if train_step or test_step computes the loss itself, move it into compute_loss, "
+            f"model {model.name!r} has no loss that explain can read: compile got none and no layer adds one. Pass "
+            "loss=... to compile; if train_step or test_step computes the loss itself, move it into compute_loss, "
             "which fit calls too."
         )
     if y is None:
         return (
-            f"y is missing: model {model.name!r} is compiled with a loss that needs targets. Its outputs "
-            f"are: {shown}. Call "
-            f"explain(model, x, y). {said}"
+            f"y is missing: model {model.name!r} is compiled with a loss that needs targets. Its outputs are: "
+            f"{shown}. Call explain(model, x, y). {said}"
         )
     targets = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
     if sample_weight is not None and _loss_works(model, x, y):
         return _diagnose_weights(sample_weight, targets, outputs, given, said)
     if len(targets) != len(outputs):
         return (
-            f"y holds {len(targets)} target(s), model {model.name!r} has {len(outputs)} output(s): "
-            f"{shown}. Pass one target "
-            f"per output that has a loss, as a list in this order or a dictionary by name. {given}. {said}"
+            f"y holds {len(targets)} target(s), model {model.name!r} has {len(outputs)} output(s): {shown}. Pass one "
+            f"target per output that has a loss, as a list in this order or a dictionary by name. {given}. {said}"
         )
     for (name, shape), target in zip(outputs.items(), targets):
         if problem := _label_problem(target, shape):
@@ -261,9 +253,8 @@ def _diagnose(model, x, y, sample_weight, error: Exception) -> str:
         word in str(error) for word in ("has no attribute 'numpy'", "tf.Tensor` as a Python `bool`", "Iterating over")
     ):
         return (
-            f"the loss of model {model.name!r} cannot be traced into a graph: it uses .numpy(), a Python "
-            "`if` or a loop on the "
-            f"values of a tensor. Write it with keras.ops (ops.where instead of `if`). {said}"
+            f"the loss of model {model.name!r} cannot be traced into a graph: it uses .numpy(), a Python `if` or a "
+            f"loop on the values of a tensor. Write it with keras.ops (ops.where instead of `if`). {said}"
         )
     if all(target.shape in (shape, shape[:-1], (*shape[:-1], 1)) for target, shape in zip(targets, outputs.values())):
         return f"model {model.name!r} cannot compute its loss on this batch: {given}; outputs: {shown}. {said}"
@@ -277,9 +268,8 @@ def _diagnose_weights(sample_weight, targets, outputs: Mapping[str, tuple], give
     weights = keras.tree.flatten(sample_weight)
     if keras.tree.is_nested(sample_weight) and len(weights) != len(targets):
         return (
-            f"sample_weight holds {len(weights)} entries, y holds {len(targets)}: Keras 3 wants one per "
-            "target, in the same "
-            f"structure (a list may hold None; a dictionary must be complete). {given}. {said}"
+            f"sample_weight holds {len(weights)} entries, y holds {len(targets)}: Keras 3 wants one per target, in "
+            f"the same structure (a list may hold None; a dictionary must be complete). {given}. {said}"
         )
     weights = weights if len(weights) == len(outputs) else weights * len(outputs)
     advice = [
@@ -303,9 +293,8 @@ def _weight_advice(what: str, weight: tuple, prediction: tuple) -> str:
             f"shape {values}."
         )
     return (
-        f"{text} A loss over the last axis of predictions of shape {tuple(prediction)} has values of "
-        f"shape {values}, and "
-        f"Keras 3 lines weights up with the *last* axes of that. Use shape {per_sample} for one weight a sample "
+        f"{text} A loss over the last axis of predictions of shape {tuple(prediction)} has values of shape {values}, "
+        f"and Keras 3 lines weights up with the *last* axes of that. Use shape {per_sample} for one weight a sample "
         f"(weights.reshape{per_sample}), or {values} for one weight a position."
     )
 
@@ -342,7 +331,7 @@ def _loss_works(model, x, y) -> bool:
     from lossviz import _explain
 
     try:
-        _explain._trace_model(model, x, y, None, False, "sample_weight")
+        _explain.trace_model(model, x, y, None, False, "sample_weight")
     except Exception:
         return False
     return True

@@ -216,7 +216,7 @@ def find_nonfinite(
             if not _keras.is_built(model):
                 _keras.build(model, x, y, sample_weight)
             with _keras.preserved(model), _keras.recording_calls(model) as calls:
-                traced = _explain._trace_model(model, x, y, sample_weight, mode, word)
+                traced = _explain.trace_model(model, x, y, sample_weight, mode, word)
             with _keras.preserved(model, traced.trace.graph):
                 loss = np.asarray(traced.run([traced.root])[0])
         with _keras.preserved(model, traced.trace.graph), _quiet.retracing():
@@ -594,7 +594,7 @@ class _Search:
                 f"{f' in layer {layer!r}' if layer else ''} gave it, and ops.where or a mask hides it from the loss "
                 "(0 × inf is NaN)"
             )
-            way_out = causes._GUARD
+            way_out = causes.GUARD
         numbers = [operand for operand in made.operands[:2] if operand is not None]
         numbers = numbers[: 1 if forward.type == "IdentityN" else 2]
         at = f" at {', '.join(map(causes.number, numbers))}" if numbers and not hidden else ""
