@@ -18,6 +18,7 @@ regimes          The four ways in which Keras versions made one number of the sa
 losses           Losses that people ask for, as keras.losses.Loss: landmarks, segmentation, Dice and Tversky.
 layers           Layers that add a loss: of any tensors of the model, or towards the center of a class.
 examples         The data and the small models of the book; no download.
+exercises        Whether an answer to an exercise of the book is right.
 
 Everything is imported when it is first used, so `import lossviz` is quick and loads no TensorFlow.
 """
@@ -26,7 +27,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lossviz import examples, layers, losses, plots, regimes
+    from lossviz import examples, exercises, layers, losses, plots, regimes
     from lossviz._explain import explain, explain_loss
     from lossviz.callbacks import LossParts
     from lossviz.comparison import Comparison
@@ -47,6 +48,7 @@ __all__ = [
     "Step",
     "Term",
     "examples",
+    "exercises",
     "explain",
     "explain_loss",
     "find_nonfinite",

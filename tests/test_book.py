@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -111,14 +112,19 @@ def test_signature_has_values_and_no_types():
     assert api_page.signature(tree.body[1], tree) == "(a, *b, c='x', d=7, **e)"
 
 
-def test_reading_time_counts_words_and_not_outputs_or_folded_code():
-    def block(text, *classes):
-        return nodes.container("", nodes.literal_block(text, text), classes=list(classes))
-
-    document = nodes.section("", nodes.paragraph("", "word " * 400), block("word " * 100))
-    assert chapter_times.reading_minutes(document) == 3
-    document += [block("word " * 5000, name) for name in ("cell_output", "tag_hide-input", "tag_hide-cell")]
-    assert chapter_times.reading_minutes(document) == 3
+def test_times_stand_below_the_title(tmp_path):
+    cells = [{"cell_type": "markdown", "metadata": {}, "source": "word " * 400}]
+    path = tmp_path / "page.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": {"lossviz": {"seconds": 15}}}))
+    env = SimpleNamespace(docname="page", doc2path=lambda name: path)
+    app = SimpleNamespace(env=env, config=SimpleNamespace(root_doc="index"))
+    document = nodes.section("", nodes.title("", "Title"), nodes.paragraph("", "text"))
+    chapter_times.add_times(app, document)
+    assert [node.astext() for node in document] == [
+        "Title",
+        "2 minutes to read; about 15 seconds to run, on two cores",
+        "text",
+    ]
 
 
 def test_formula_becomes_mathml():
