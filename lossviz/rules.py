@@ -680,7 +680,7 @@ def _counts(case: Case, out: Output, shape: tuple[int, ...]) -> np.ndarray:
     return counts
 
 
-@rule("dice-batch", "dice_and_friends")
+@rule("dice-batch", "ratios")
 def _dice_batch(case: Case) -> _Found:
     """A quotient of sums over the whole batch, such as Keras's default Dice: small objects drown in large ones."""
     for out in case.outputs:
