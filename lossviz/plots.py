@@ -44,6 +44,10 @@ DIVERGING = matplotlib.colormaps["RdBu_r"]
 NAN_COLOR = "#00B3A4"
 #: Colour of the words NaN and inf.
 BAD = "#A61B1B"
+#: The box of the number at the end of a cascade.
+RESULT = "#26323D"
+#: Text on a coloured ground, which no theme changes (`INK` may follow it).
+ON_DATA = "#1F2932"
 
 _ROW = 0.36  # inches a bar
 _BOX = 0.56  # height of a cascade's boxes, in its own units
@@ -194,7 +198,7 @@ def heatmap(
             cmap=cmap,
             vmin=-top if low < 0 else 0.0,
             vmax=top,
-            interpolation="nearest",
+            interpolation="none",
             aspect="equal" if square else "auto",
         )
         for axis, name, size, own in ((ax.yaxis, axes[0], rows, labels[0]), (ax.xaxis, axes[1], cols, labels[1])):
@@ -269,7 +273,7 @@ def cascade(report_or_term: Report | Term, ax: Axes | None = None, *, part: int 
             middle = min(max(middle, half), max(half, width - half))
             _words(ax, middle, top + _BOX + (0.12 + gap) / 2, arrow, 10.5, halo=True)
         column = f.Column.of([term.contribution, chosen.contribution])
-        _number(ax, width, tops[-1], _minus(column(chosen.contribution)), INK, "white")
+        _number(ax, width, tops[-1], _minus(column(chosen.contribution)), RESULT, "white")
         if isinstance(report_or_term, Report):
             share = _minus(f.percent(chosen.contribution, report_or_term.total))
             remark = f"{share} of\nthe loss" if share else ""
@@ -502,7 +506,7 @@ def _short(name: str, limit: int = 26) -> str:
 
 
 def _ink_on(color) -> str:
-    """White or `INK`, whichever stands out more from `color`. https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio"""
+    """White or `ON_DATA`, whichever stands out more from `color`. https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio"""
 
     def luminance(color) -> float:
         channels = np.array(to_rgb(color))
@@ -510,7 +514,7 @@ def _ink_on(color) -> str:
         return float(linear @ [0.2126, 0.7152, 0.0722])
 
     ground = luminance(color) + 0.05
-    return "white" if 1.05 / ground > ground / (luminance(INK) + 0.05) else INK
+    return "white" if 1.05 / ground > ground / (luminance(ON_DATA) + 0.05) else ON_DATA
 
 
 def _minus(text: str) -> str:

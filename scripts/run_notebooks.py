@@ -19,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import drawings
 import install_cell
 import nbformat
 from nbclient import NotebookClient
@@ -80,7 +81,7 @@ def run(path: Path) -> str:
     where = {"metadata": {"path": str(path.resolve().parent)}}
     client = NotebookClient(notebook, timeout=2 * SECONDS, record_timing=False, resources=where)
     # What C++ code logs depends on the CPU and bears the time: into no notebook with it (nbval's kernels do the same).
-    client.extra_arguments = ["--IPKernelApp.capture_fd_output=False"]
+    client.extra_arguments = ["--IPKernelApp.capture_fd_output=False", *drawings.KERNEL]
     started = time.perf_counter()
     try:
         client.execute(stderr=subprocess.DEVNULL)
@@ -103,6 +104,8 @@ def run(path: Path) -> str:
             for kind, text in output.get("data", {}).items():
                 if kind == "text/plain":  # <object at 0x7f...>: another address in every run
                     output["data"][kind] = re.sub(r"(?<= at 0x)[0-9a-f]{6,}(?=>)", "000000000000", text)
+                if kind == "image/svg+xml":
+                    output["data"][kind] = drawings.tidy(text)
     nbformat.write(notebook, path)
     if path.resolve() == Path(ROOT, "book", "index.ipynb").resolve():
         PICTURE.write_bytes(last_picture(notebook))

@@ -10,7 +10,8 @@ REASON = re.compile(r"^\s*#\s*unchecked:\s*\S+", re.M)
 MOST_UNCHECKED = 3
 
 # Outputs that nbval never compares, or that differ in their last digits on every CPU.
-REFUSED_TYPES = {"image/jpeg", "image/gif", "image/svg+xml", "application/pdf"}
+PICTURES = {"image/png", "image/svg+xml"}
+REFUSED_TYPES = {"image/jpeg", "image/gif", "application/pdf"}
 
 # An alternative text says what a picture shows. This many letters are less than a sentence, and a file's name is none.
 SHORTEST_ALT = 40
@@ -89,6 +90,11 @@ def cell_problems(cell: dict) -> list[str]:
         found.append("a stored error needs the tag raises-exception, and the tag needs a stored error")
     if refused := sorted(types & REFUSED_TYPES):
         found.append(f"has an output that is not compared or not stable: {', '.join(refused)}; draw a PNG")
+    if any(
+        {"image/svg+xml"} == {"image/svg+xml", "image/png"} & output.get("data", {}).keys()
+        for output in cell["outputs"]
+    ):
+        found.append("has a drawing without the PNG that is compared")
     pictures = sum("image/png" in output.get("data", {}) for output in cell["outputs"])
     if pictures and not alt_text(cell):
         found.append("draws a figure without alt text in its metadata, mystnb.image.alt")
