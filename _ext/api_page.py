@@ -20,8 +20,14 @@ CALLED_BY_KERAS = {"async_safe", "build", "call", "get_config", "from_config", "
 Definition = ast.FunctionDef | ast.ClassDef
 
 
+def code(module: str) -> str:
+    """The source of a module, named without the package: `plots`, `report.records`."""
+    path = PACKAGE / module.replace(".", "/")
+    return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
+
+
 def parse(module: str) -> ast.Module:
-    return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    return ast.parse(code(module))
 
 
 def assigned(tree: ast.Module, name: str) -> list[ast.expr]:
@@ -77,7 +83,7 @@ def data(module: str) -> list[tuple[str, str]]:
     """The public constants of a module and the comment `#:` above each, also where they come from another module."""
     tree = parse(module)
     listed = [name for value in assigned(tree, "__all__") for name in ast.literal_eval(value)]
-    sources = [(PACKAGE / f"{one}.py").read_text(encoding="utf-8") for one in (module, *imported(tree))]
+    sources = [code(one) for one in (module, *imported(tree))]
     found = re.findall(
         r"^((?:#: .*\n)+)([A-Z]\w*) *[:=]", "\n".join(sources[: 1 if not listed else None]), re.MULTILINE
     )
@@ -241,7 +247,7 @@ def fill(app, docname: str, source: list[str]) -> None:
     if docname != PAGE:
         return
     source[0] = source[0].replace(PLACE, "\n".join(Writer().lines))
-    for file in PACKAGE.glob("*.py"):
+    for file in PACKAGE.rglob("*.py"):
         app.env.note_dependency(str(file))
 
 

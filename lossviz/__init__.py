@@ -28,12 +28,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lossviz import examples, exercises, layers, losses, plots, regimes
-    from lossviz._explain import explain, explain_loss
+    from lossviz.ask.explain import explain, explain_loss
+    from lossviz.ask.lint import lint
     from lossviz.callbacks import LossParts
-    from lossviz.comparison import Comparison
-    from lossviz.findings import Finding, lint
-    from lossviz.nonfinite import NonFinite, find_nonfinite
-    from lossviz.report import AdditivityError, Part, Report, Step, Term
+    from lossviz.nonfinite.search import NonFinite, find_nonfinite
+    from lossviz.report.comparison import Comparison
+    from lossviz.report.findings import Finding
+    from lossviz.report.records import AdditivityError, Part, Report, Step, Term
 
 __version__ = "0.1.0"
 
@@ -60,13 +61,13 @@ __all__ = [
 ]
 
 _HOME = {
-    "Comparison": "comparison",
+    "Comparison": "report.comparison",
+    "Finding": "report.findings",
     "LossParts": "callbacks",
-    "explain": "_explain",
-    "explain_loss": "_explain",
-    **dict.fromkeys(("NonFinite", "find_nonfinite"), "nonfinite"),
-    **dict.fromkeys(("Finding", "lint"), "findings"),
-    **dict.fromkeys(("AdditivityError", "Part", "Report", "Step", "Term"), "report"),
+    "lint": "ask.lint",
+    **dict.fromkeys(("explain", "explain_loss"), "ask.explain"),
+    **dict.fromkeys(("NonFinite", "find_nonfinite"), "nonfinite.search"),
+    **dict.fromkeys(("AdditivityError", "Part", "Report", "Step", "Term"), "report.records"),
 }
 
 

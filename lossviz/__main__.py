@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from lossviz import __version__
-from lossviz import formatting as f
+from lossviz.report import formatting as f
 
 _EPILOG = """\
 model.keras   a compiled model, as model.save("model.keras") writes it. It is loaded in Keras's safe mode: Lambda
@@ -206,7 +206,7 @@ def _structure(path: Path, name: str, arrays: dict[str, np.ndarray]) -> Any:
 
 def _model(path: Path, modules: Sequence[str]) -> Any:
     with _refusing():
-        from lossviz._quiet import import_tensorflow
+        from lossviz.backend.quiet import import_tensorflow
 
         import_tensorflow()
         import keras

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
-from lossviz import _quiet
+from lossviz.backend import quiet as _quiet
 
 _quiet.import_tensorflow()
 
@@ -19,7 +19,7 @@ if keras.backend.backend() != "tensorflow":
 
 import tensorflow as tf  # noqa: E402
 
-from lossviz import _keras  # noqa: E402
+from lossviz.backend import keras_private as _keras  # noqa: E402
 
 DATA, REGULARIZATION, ADDED = "data_loss", "regularization", "add_loss"
 

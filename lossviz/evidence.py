@@ -12,9 +12,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lossviz import _keras, graph
-from lossviz.decompose import Decomposition, Traced
-from lossviz.report import Report, Term
+from lossviz.backend import graph
+from lossviz.backend import keras_private as _keras
+from lossviz.backend.tracing import Traced
+from lossviz.engine.decompose import Decomposition
+from lossviz.report.records import Report, Term
 
 _SHAPING = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "EnsureShape", "SelectV2"}
 _SQUASHING = {"Softmax", "Sigmoid"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lossviz._quiet import import_tensorflow
+from lossviz.backend.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     import keras

@@ -19,8 +19,8 @@ from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.text import Text
 
-from lossviz import formatting as f
-from lossviz.formatting import (
+from lossviz.report import formatting as f
+from lossviz.report.formatting import (
     AXIS_COLORS,
     CLASS_COLORS,
     INK,
@@ -30,7 +30,7 @@ from lossviz.formatting import (
     OTHER_AXIS_COLOR,
     QUIET,
 )
-from lossviz.report import UNSPLIT, Part, Report, Term
+from lossviz.report.records import UNSPLIT, Part, Report, Term
 
 __all__ = ["AXIS_COLORS", "CLASS_COLORS", "KIND_COLORS", "STYLE"]
 __all__ += ["bars", "cascade", "describe", "heatmap", "waterfall"]

@@ -27,8 +27,8 @@ from html import escape
 
 import numpy as np
 
-from lossviz import formatting as f
-from lossviz.report import Part, Report, Step, Term
+from lossviz.report import formatting as f
+from lossviz.report.records import Part, Report, Step, Term
 
 #: The names of the four regimes, the oldest first.
 REGIMES = ("keras-2.2", "keras-2.3", "tf-keras-2.10", "keras-3")
@@ -581,7 +581,7 @@ class Comparison:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from lossviz import html
+        from lossviz.report import html
 
         value, divisor = self._columns()
         left = ' style="text-align:left;white-space:normal"'

@@ -14,9 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lossviz import _keras, evidence
+from lossviz import evidence
+from lossviz.backend import keras_private as _keras
 from lossviz.evidence import Case, Output
-from lossviz.findings import RULES, Finding, rule
+from lossviz.report.findings import RULES, Finding, rule
 
 #: Losses are called once a sample only where there are at most this many samples.
 _SAMPLES = 256

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from lossviz.findings import Finding
 from lossviz.report import Part, Report, Step, Term
+from lossviz.report.findings import Finding
 
 VERSIONS = {"Keras": "3.15.1", "backend": "tensorflow 2.21.0"}
 DIGITS = ("0", "1", "4", "7", "8")

@@ -21,7 +21,8 @@ from reports import mean_part, one_term, report_of, scalar_term
 from test_html import ALLOWED, Page
 
 import lossviz
-from lossviz import html, regimes, text
+from lossviz import regimes
+from lossviz.report import html, text
 
 GOLDEN = Path(__file__).parent / "golden" / "text"
 

@@ -12,7 +12,8 @@ from keras import layers, losses, ops
 from models import KERAS, compiled, dense, inputs, labels, onehot, pixels, sequence, targets, two_outputs, weights
 
 import lossviz
-from lossviz import epoch, examples, plots
+from lossviz import examples, plots
+from lossviz.ask import epoch
 
 N = 10  # in batches of 4 the last one has 2
 

@@ -20,7 +20,7 @@ from models import (
 )
 
 import lossviz
-from lossviz import checks
+from lossviz.ask import checks
 
 X, Y = inputs(6, 4), targets(6, 3)
 SCENE, MASKS = inputs(2, 4, 4, 3), onehot(2, 4, 4, classes=5)

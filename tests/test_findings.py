@@ -16,7 +16,7 @@ from keras import layers, ops
 from models import compiled, onehot
 
 import lossviz
-from lossviz.findings import Finding, union
+from lossviz.report.findings import Finding, union
 from lossviz.rules import RULES
 
 ROOT = Path(__file__).parent.parent

@@ -10,7 +10,7 @@ from keras import ops
 from models import inputs, targets
 
 import lossviz
-from lossviz import graph
+from lossviz.engine import tail
 
 # -- certification --------------------------------------------------------------------------------------------------
 
@@ -29,7 +29,7 @@ FALSE_RULES = {
 def test_an_operation_taken_for_linear_is_caught(operation, loss, monkeypatch):
     honest = lossviz.explain_loss(loss, targets(4, 3), inputs(4, 3)).check()
     assert honest.terms[0].parts[0].note != "not certified"
-    monkeypatch.setattr(graph, "_FIRST", graph._FIRST | {operation})
+    monkeypatch.setattr(tail, "_FIRST", tail._FIRST | {operation})
     report = lossviz.explain_loss(loss, targets(4, 3), inputs(4, 3)).check()
     assert report.terms[0].exactness == "opaque"
     assert report.terms[0].parts[0].note == "not certified"
@@ -41,7 +41,7 @@ def test_a_product_of_two_predictions_taken_for_linear_is_caught(monkeypatch):
     def loss(y, p):
         return ops.mean(y - p, axis=-1) * ops.mean(p, axis=-1)
 
-    monkeypatch.setattr(graph, "_SUMS", graph._SUMS | {"Mul"})
+    monkeypatch.setattr(tail, "_SUMS", tail._SUMS | {"Mul"})
     report = lossviz.explain_loss(loss, targets(4, 3), inputs(4, 3)).check()
     assert (report.terms[0].exactness, report.terms[0].parts[0].note) == ("opaque", "not certified")
 
@@ -51,7 +51,7 @@ def test_one_false_part_leaves_the_other_terms_readable(monkeypatch):
     a, b = keras.layers.Dense(3, name="a")(x), keras.layers.Dense(3, name="b")(x)
     model = keras.Model(x, [a, b])
     model.compile(loss=[FALSE_RULES["Sqrt"], "mse"], jit_compile=False)
-    monkeypatch.setattr(graph, "_FIRST", graph._FIRST | {"Sqrt"})
+    monkeypatch.setattr(tail, "_FIRST", tail._FIRST | {"Sqrt"})
     report = lossviz.explain(model, inputs(6, 4), [targets(6, 3), targets(6, 3)]).check()
     assert [term.exactness for term in report.terms] == ["opaque", "exact"]
     assert report.term("b").axes == ("batch", "class")
@@ -65,7 +65,7 @@ def test_a_compute_loss_that_is_not_linear_is_caught(monkeypatch):
     x = keras.Input((4,))
     model = Override(x, keras.layers.Dense(3)(x))
     model.compile(jit_compile=False)
-    monkeypatch.setattr(graph, "_FIRST", graph._FIRST | {"Abs"})
+    monkeypatch.setattr(tail, "_FIRST", tail._FIRST | {"Abs"})
     report = lossviz.explain(model, inputs(6, 4), targets(6, 3)).check()
     assert [term.exactness for term in report.terms] == ["opaque"]
 
@@ -95,8 +95,8 @@ def test_a_custom_gradient_is_not_followed(loss, axes):
 
 
 def test_a_custom_gradient_that_is_followed_is_caught(monkeypatch):
-    monkeypatch.setattr(graph, "_has_own_gradient", lambda operation: False)
-    monkeypatch.setattr(graph, "_SUMS", graph._SUMS | {"IdentityN"})
+    monkeypatch.setattr(tail, "_has_own_gradient", lambda operation: False)
+    monkeypatch.setattr(tail, "_SUMS", tail._SUMS | {"IdentityN"})
     report = lossviz.explain_loss(CUSTOM["after the mean"][0], targets(4, 3), inputs(4, 3)).check()
     assert (report.terms[0].exactness, report.terms[0].parts[0].note) == ("opaque", "not certified")
 
@@ -224,14 +224,14 @@ def test_no_cut_lies_on_the_road_of_another(program):
     with tf.Graph().as_default():
         y, p = tf.compat.v1.placeholder(tf.float32, (3, 3)), tf.compat.v1.placeholder(tf.float32, (3, 3))
         root = loss_of(program, ANY)(y, p)
-        tail = graph.Reader([root], [p], set()).find_tail(root)
-    cuts = {cut.tensor.ref() for cut in tail.cuts}
-    assert len(cuts) == len(tail.cuts)
-    for cut in tail.cuts:
+        found = tail.Reader([root], [p], set()).find_tail(root)
+    cuts = {cut.tensor.ref() for cut in found.cuts}
+    assert len(cuts) == len(found.cuts)
+    for cut in found.cuts:
         after = {out.ref() for operation in cut.path for out in operation.outputs}
         assert not after & cuts
     # every road from the root ends at a cut: what is left of the tail without them does not depend on p
-    stack, seen, reader = [root], set(), graph.Reader([root], [p], set())
+    stack, seen, reader = [root], set(), tail.Reader([root], [p], set())
     while stack:
         tensor = stack.pop()
         if tensor.ref() in cuts or tensor.ref() in seen or tensor.ref() not in reader.depends:

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import reports
 
-from lossviz import html, text
-from lossviz.formatting import CLASS_COLORS
-from lossviz.report import Part, Report, Step, Term
+from lossviz.report import Part, Report, Step, Term, html, text
+from lossviz.report.formatting import CLASS_COLORS
 
 each_report = pytest.mark.parametrize("name", list(reports.ALL))
 ALLOWED = {

@@ -14,7 +14,9 @@ from keras import layers, ops
 from models import compiled, dense, inputs, onehot, sequence, targets, two_outputs, weights
 
 import lossviz
-from lossviz import _explain, graph, kept
+from lossviz.ask import kept
+from lossviz.backend import graph
+from lossviz.engine import tail
 
 X, Y = inputs(6, 4), targets(6, 3)
 
@@ -29,7 +31,7 @@ def traces(monkeypatch):
         count.made += 1
         return original(*arguments)
 
-    monkeypatch.setattr(_explain.graph, "trace", trace)
+    monkeypatch.setattr(graph, "trace", trace)
     return count
 
 
@@ -193,7 +195,7 @@ def test_other_data_are_another_report_and_certified_anew(traces):
 
 def test_a_branch_that_the_first_batch_did_not_show_is_caught(traces, monkeypatch):
     """With all weights zero nothing is proved; the next batch must not profit from it."""
-    monkeypatch.setattr(graph, "_FIRST", graph._FIRST | {"Sqrt"})
+    monkeypatch.setattr(tail, "_FIRST", tail._FIRST | {"Sqrt"})
 
     def rooted(y_true, y_pred):
         return ops.sqrt(ops.mean(ops.square(y_true - y_pred), axis=-1))

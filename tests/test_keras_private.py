@@ -13,7 +13,10 @@ from keras.src.utils.naming import get_object_name
 from models import compiled, dense, inputs, targets, two_outputs
 from tensorflow.python.framework.auto_control_deps import AutomaticControlDependencies
 
-from lossviz import _keras, _quiet, graph
+from lossviz.backend import graph
+from lossviz.backend import keras_private as _keras
+from lossviz.backend import quiet as _quiet
+from lossviz.engine import tail
 
 
 def built(model):
@@ -342,7 +345,7 @@ def test_custom_gradients_show_in_the_attribute_of_their_identity():
         return 2 * x, lambda gradient: gradient
 
     trace = graph.trace(lambda x: doubled(x), [tf.TensorSpec((3,))])
-    marked = [operation for operation in trace.graph.get_operations() if graph._has_own_gradient(operation)]
+    marked = [operation for operation in trace.graph.get_operations() if tail._has_own_gradient(operation)]
     assert [operation.type for operation in marked] == ["IdentityN"]
 
 

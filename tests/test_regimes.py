@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lossviz
-from lossviz import Report, html, plots, regimes, text
+from lossviz import Report, plots, regimes
 from lossviz.regimes import REGIMES, compare, epoch, reduce
+from lossviz.report import html, text
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "regimes.json").read_text())
 #: version: the rules it follows

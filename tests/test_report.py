@@ -189,7 +189,7 @@ def test_to_frame_has_a_row_a_term_and_the_residual():
 
 
 def test_printing_is_the_text_form_and_html_the_html_form():
-    from lossviz import html, text
+    from lossviz.report import html, text
 
     report = reports.tiny()
     assert str(report) == repr(report) == text.render(report)

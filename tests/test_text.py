@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 import reports
 
-from lossviz import text
-from lossviz.formatting import Column, percent, plain, share_rows, stages, step_label
-from lossviz.report import UNSPLIT, Report, Step
+from lossviz.report import UNSPLIT, Report, Step, text
+from lossviz.report.formatting import Column, percent, plain, share_rows, stages, step_label
 
 GOLDEN = Path(__file__).parent / "golden" / "text"
 each_report = pytest.mark.parametrize("name", list(reports.ALL))

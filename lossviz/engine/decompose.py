@@ -12,7 +12,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import tensorflow as tf
 
-from lossviz import _keras, graph
+from lossviz.backend import graph
+from lossviz.backend import keras_private as _keras
+from lossviz.backend.tracing import Traced
+from lossviz.engine.tail import Reader, Tail, apart, rerun_of
 
 #: How far a certified tail may be off, relative to the sum of absolute shares; nonlinearity is far beyond it.
 _CERTIFICATE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.1, "float16": 2e-2}
@@ -21,29 +24,6 @@ _CERTIFICATE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.1, "float16": 2e
 #: sum where all have the same.
 _PROBES = (0.5, -1.5)
 _HIGH = 1.5
-
-
-@dataclass
-class Traced:
-    """A loss in a graph, with everything known about where its tensors come from."""
-
-    trace: graph.Trace
-    root: tf.Tensor
-    leaves: list[np.ndarray]
-    recorder: _keras.Recorder
-    predictions: list[tf.Tensor]
-    prediction_names: list[str]
-    inputs: dict[str, list[tf.Tensor]]  # "x", "y_true", "sample_weight": their placeholders
-    trainable: list[tf.Tensor] = field(default_factory=list)  # handles of the trainable weights
-    name: str = "compute_loss"  # what a loss is called that Keras did not compute per output
-    batch_size: int | None = None
-    random: bool = False  # would computing it twice give two different results?
-
-    def run(self, fetches: Sequence[tf.Tensor]) -> list[np.ndarray]:
-        return self.trace.run(fetches, self.trace.feeds, self.leaves)
-
-    def value_of(self, placeholder: tf.Tensor) -> np.ndarray | None:
-        return next((leaf for feed, leaf in zip(self.trace.feeds, self.leaves) if feed is placeholder), None)
 
 
 @dataclass(eq=False)
@@ -57,7 +37,7 @@ class Branch:
 
     name: str
     kind: str  # "output", "add_loss" or "regulariser"
-    tail: graph.Tail
+    tail: Tail
     y_true: tf.Tensor | None = None
     y_pred: tf.Tensor | None = None
     declared_weight: object = 1.0  # a number, or the variable that holds it
@@ -78,7 +58,7 @@ class Plan:
     """A loss cut into branches and differentiated, with the functions that will compute their numbers."""
 
     traced: Traced
-    top: graph.Tail
+    top: Tail
     branches: list[Branch]
     program: graph.Program  # all that is needed of the graph, in one run
     gradients: dict  # reference of a prediction -> what the loss reads of it (itself or its logits), dL/d that
@@ -110,10 +90,10 @@ def plan(traced: Traced) -> Plan:
     wanted, measured = _wanted(traced, top, branches, [slope for _, slope in gradients.values()])
     program = graph.Program(traced.trace, wanted)
     plain = [k for k, branch in enumerate(branches) if not branch.own and branch.tail.cuts]
-    together = [plain] if graph.apart([branches[k].tail for k in plain]) else [[k] for k in plain]
-    tails = [(group, graph.Rerun([branches[k].tail for k in group])) for group in together if group]
+    together = [plain] if apart([branches[k].tail for k in plain]) else [[k] for k in plain]
+    tails = [(group, rerun_of([branches[k].tail for k in group])) for group in together if group]
     needs_top = top.has_constant or any(branch.own and top.cuts for branch in branches)
-    return Plan(traced, top, branches, program, gradients, measured, tails, graph.Rerun([top]) if needs_top else None)
+    return Plan(traced, top, branches, program, gradients, measured, tails, rerun_of([top]) if needs_top else None)
 
 
 def decompose(plan: Plan, leaves: Sequence[np.ndarray], values: dict) -> Decomposition:
@@ -128,7 +108,7 @@ def decompose(plan: Plan, leaves: Sequence[np.ndarray], values: dict) -> Decompo
 # -- cutting ----------------------------------------------------------------------------------------------
 
 
-def _cut(traced: Traced) -> tuple[graph.Tail, list[Branch]]:
+def _cut(traced: Traced) -> tuple[Tail, list[Branch]]:
     """The top of the loss, down to the terms that Keras adds, and each of those down to its element losses."""
     forward = traced.trace.forward
     outputs, added = traced.recorder.outputs, traced.recorder.added
@@ -138,11 +118,11 @@ def _cut(traced: Traced) -> tuple[graph.Tail, list[Branch]]:
     sources = [t for t in (*traced.predictions, *logits, *traced.trainable) if t is not None]
     words = ("sample_weight", "class_weight", "mask")
     weights = [tensor for word in words for tensor in traced.inputs.get(word, [])]
-    reader = graph.Reader(roots, sources, forward, weights)
+    reader = Reader(roots, sources, forward, weights)
     # a term may depend on none of these (on an input, on a frozen weight): then on anything at all
     captured = [inner for _, inner in traced.trace.graph.captures]
-    everything = graph.Reader(roots, [*sources, *traced.inputs.get("x", []), *captured], forward)
-    top = graph.Reader(roots, [*sources, *marks], forward, weights).find_tail(traced.root, stops=marks)
+    everything = Reader(roots, [*sources, *traced.inputs.get("x", []), *captured], forward)
+    top = Reader(roots, [*sources, *marks], forward, weights).find_tail(traced.root, stops=marks)
 
     names: dict[str, int] = {}
     branches = []
@@ -157,12 +137,12 @@ def _cut(traced: Traced) -> tuple[graph.Tail, list[Branch]]:
         branches.append(Branch(_unique(name, names), entry["kind"], inside.find_tail(entry["value"], bounded=False)))
     own = tuple(cut for cut in top.cuts if not any(cut.tensor is mark for mark in marks))
     if own or not branches:
-        tail = graph.Tail(traced.root, own, top.frontier, False, top.inside)
+        tail = Tail(traced.root, own, top.frontier, False, top.inside)
         branches.append(Branch(_unique(traced.name, names), "output", tail, own=True))
     return top, branches
 
 
-def _differentiate(traced: Traced, top: graph.Tail, branches: list[Branch]) -> None:
+def _differentiate(traced: Traced, top: Tail, branches: list[Branch]) -> None:
     reached = [cut.tensor for cut in top.cuts]
     slopes = dict(zip([t.ref() for t in reached], graph.gradients(traced.trace.graph, traced.root, reached)))
     for branch in branches:
@@ -196,7 +176,7 @@ def _gradients(traced: Traced) -> dict:
     return dict(zip(points, zip(points.values(), slopes)))
 
 
-def _wanted(traced: Traced, top: graph.Tail, branches: list[Branch], more: list[tf.Tensor]) -> tuple[list, dict]:
+def _wanted(traced: Traced, top: Tail, branches: list[Branch], more: list[tf.Tensor]) -> tuple[list, dict]:
     """Everything that is needed of the graph in one run (one forward pass, one draw of random numbers), and the
     tensors that measure unknown shapes."""
     wanted = [traced.root, *top.frontier, *more]

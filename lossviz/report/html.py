@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lossviz import formatting as f
-from lossviz.findings import Finding
-from lossviz.report import UNSPLIT, Part, Report, Term
+from lossviz.report import formatting as f
+from lossviz.report.findings import Finding
+from lossviz.report.records import UNSPLIT, Part, Report, Term
 
 if TYPE_CHECKING:
-    from lossviz.comparison import Comparison
+    from lossviz.report.comparison import Comparison
 
 #: Parts with at most this many elements show each of them.
 GRID = 64

@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
-from lossviz import _quiet
+from collections.abc import Mapping
+from typing import Any
+
+from lossviz.backend import quiet as _quiet
 
 _quiet.import_tensorflow()
 
 import keras  # noqa: E402
 
-from lossviz import checks  # noqa: E402
+from lossviz.ask import checks  # noqa: E402
 
 checks.backend()
 
-from lossviz import _explain, evidence, rules  # noqa: E402
-from lossviz.findings import Finding, union  # noqa: E402
+from lossviz import evidence, rules  # noqa: E402
+from lossviz.ask import explain as _explain  # noqa: E402
+from lossviz.report.findings import Finding, union  # noqa: E402
 
 
-def lint(model, x, y, sample_weight, class_weight, training, batch_size) -> tuple[Finding, ...]:
-    """See `findings.lint`."""
+def lint(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    class_weight: Mapping[int, float] | None = None,
+    training: bool = False,
+    batch_size: int | None = 32,
+) -> tuple[Finding, ...]:
+    """What is wrong with the loss of this model on this data; an empty tuple where nothing is.
+
+    Args:
+        model, x, y, sample_weight, class_weight, training: as for `lossviz.explain`; all samples are taken as one
+            batch. Nothing in the model changes.
+        batch_size: the batches that `fit` and `evaluate` would make of these samples, for the one rule that looks
+            at more than one batch ("short-last-batch"). Default: 32, as theirs. None: one batch.
+
+    Returns:
+        `Finding`s, the costliest first. Where Keras refuses the data for a reason that a rule knows (a class weight
+        on several outputs, labels out of range), the finding says so, and nothing is raised. A model that is
+        distributed over several replicas is checked without its graph, by fewer rules.
+
+    Raises:
+        ValueError: the model is not compiled, or Keras refuses the data for another reason; as `lossviz.explain`.
+        RuntimeError: Keras runs on another backend than TensorFlow.
+    """
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
         raise ValueError(f"batch_size must be a whole number from 1 on, or None, got {batch_size!r}.")
     try:

@@ -19,10 +19,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lossviz import _keras, _quiet, checks, findings, kept, rules
-from lossviz import formatting as f
-from lossviz.labels import NO_CLASS
-from lossviz.report import EXACTNESS, TRUE_CLASS, UNSPLIT, Part, Report, Step, Term, sum_to
+from lossviz import rules
+from lossviz.ask import checks, kept
+from lossviz.backend import keras_private as _keras
+from lossviz.backend import quiet as _quiet
+from lossviz.engine.labels import NO_CLASS
+from lossviz.report import findings
+from lossviz.report import formatting as f
+from lossviz.report.records import EXACTNESS, TRUE_CLASS, UNSPLIT, Part, Report, Step, Term, sum_to
 
 #: Without a word about it, a progress bar appears after this many seconds.
 PATIENCE = 3.0

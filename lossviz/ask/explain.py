@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from lossviz import _quiet
+from lossviz.backend import quiet as _quiet
 
 _quiet.import_tensorflow()
 
 import keras  # noqa: E402
 
-from lossviz import checks  # noqa: E402
+from lossviz.ask import checks  # noqa: E402
 
 checks.backend()
 
 import tensorflow as tf  # noqa: E402
 
-from lossviz import _keras, epoch, evidence, graph, kept, rules  # noqa: E402
-from lossviz.decompose import Decomposition, Plan, Traced, decompose, plan  # noqa: E402
-from lossviz.labels import first_nonfinite  # noqa: E402
-from lossviz.report import Report  # noqa: E402
-from lossviz.terms import write_terms  # noqa: E402
+from lossviz import evidence, rules  # noqa: E402
+from lossviz.ask import epoch, kept  # noqa: E402
+from lossviz.backend import keras_private as _keras  # noqa: E402
+from lossviz.backend import tracing  # noqa: E402
+from lossviz.backend.tracing import Traced  # noqa: E402
+from lossviz.engine.decompose import Decomposition, Plan, decompose, plan  # noqa: E402
+from lossviz.engine.labels import first_nonfinite  # noqa: E402
+from lossviz.engine.terms import write_terms  # noqa: E402
+from lossviz.report.records import Report  # noqa: E402
 
 #: Arrays with more elements than this are kept summed over their largest axes (see `explain`).
 MAX_ELEMENTS = 50_000_000
@@ -125,7 +128,7 @@ def explain_batch(
         elif not training and class_weight is None and not traced.random:
             with errors():
                 reported = _ask(memory, model, x, y, sample_weight, traced)
-        leaves = _leaves([x, y, sample_weight])
+        leaves = tracing.leaves([x, y, sample_weight])
         with errors():
             values = planned.program(leaves)
         named, labels = checks.names(traced.prediction_names, traced.predictions, axes, class_names)
@@ -147,7 +150,7 @@ def _planned(memory: kept.Kept, model, x, y, sample_weight, training: bool, word
     found = memory.plans.get(key)
     if found is None:
         with errors(), _quiet.retracing(), _keras.preserved(model):
-            traced = trace_model(model, x, y, sample_weight, training, word)
+            traced = tracing.trace_model(model, x, y, sample_weight, training, word)
         found = plan(traced)
         memory.keep(memory.plans, key, found)
         memory.settle(model)
@@ -201,8 +204,8 @@ def explain_loss(
         for name, value in (("y_true", y_true), ("y_pred", y_pred), ("sample_weight", sample_weight), ("mask", mask))
     )
     with checks.loss_errors(loss, y_true, y_pred, sample_weight, mask):
-        reported = _call_loss(loss, y_true, y_pred, sample_weight, mask).numpy().mean()
-        traced = _trace_loss(loss, y_true, y_pred, sample_weight, mask)
+        reported = tracing.call_loss(loss, y_true, y_pred, sample_weight, mask).numpy().mean()
+        traced = tracing.trace_loss(loss, y_true, y_pred, sample_weight, mask)
     named, labels = checks.names([loss.name], traced.predictions, axes, class_names)
     planned = plan(traced)
     decomposition = decompose(planned, traced.leaves, planned.program(traced.leaves))
@@ -236,109 +239,6 @@ def _report(
     return dataclasses.replace(report, findings=findings)
 
 
-def _trace(structure: list, compute: Callable, **known) -> Traced:
-    """Trace `compute(*structure)` with placeholders for the arrays of the nested list `structure`."""
-    leaves = _leaves(structure)
-    specs = [tf.TensorSpec(leaf.shape, tf.as_dtype(leaf.dtype), f"leaf{k}") for k, leaf in enumerate(leaves)]
-    found = {
-        "recorder": _keras.Recorder(elements=True),
-        "predictions": [],
-        "prediction_names": [],
-        "inputs": {},
-        "forward": set(),
-    }
-
-    def traced(*placeholders: tf.Tensor) -> tf.Tensor:
-        waiting = iter(placeholders)
-        arguments = keras.tree.map_structure(lambda leaf: None if leaf is None else next(waiting), structure)
-        loss = tf.convert_to_tensor(compute(found, *arguments))
-        return tf.identity(loss) if loss.shape.rank == 0 else tf.reduce_mean(loss)  # the progress bar shows a mean
-
-    trace = graph.trace(traced, specs)
-    trace.forward = found.pop("forward")
-    sizes = {leaf.shape[0] for leaf in leaves if leaf.ndim}
-    return Traced(
-        trace=trace,
-        root=trace.function.outputs[0],
-        leaves=leaves,
-        batch_size=sizes.pop() if len(sizes) == 1 else None,
-        random=graph.is_random(trace.function.outputs[0]),
-        **found,
-        **known,
-    )
-
-
-def _leaves(structure: list) -> list:
-    return [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
-
-
-def trace_model(model, x, y, sample_weight, training: bool, weight_word: str) -> Traced:
-    def compute(found, x, y, sample_weight):
-        recorder = found["recorder"]
-        with _keras.recording_activity(model) as activity:
-            y_pred = model(x, training=training) if _accepts(model.call, "training") else model(x)
-        found["forward"].update(op.name for op in tf.compat.v1.get_default_graph().get_operations())
-        found["predictions"] = [tensor for tensor in keras.tree.flatten(y_pred) if tensor is not None]
-        for word, value in (("x", x), ("y_true", y), (weight_word, sample_weight)):
-            found["inputs"][word] = [tensor for tensor in keras.tree.flatten(value) if tensor is not None]
-        arguments = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight}
-        if _accepts(model.compute_loss, "training"):
-            arguments["training"] = training
-        with (
-            _keras.recording_added(model, recorder, activity),
-            _keras.recording_outputs(model, recorder),
-            _keras.recording_crossentropies(recorder),
-        ):
-            loss = model.compute_loss(**arguments)
-        found["prediction_names"] = _prediction_names(model, recorder, found["predictions"])
-        return loss
-
-    traced = _trace([x, y, sample_weight], compute)
-    handles = {id(variable.value.handle) for variable in model.trainable_variables}
-    traced.trainable = [inner for outer, inner in traced.trace.graph.captures if id(outer) in handles]
-    return traced
-
-
-def _trace_loss(loss, y_true, y_pred, sample_weight, mask) -> Traced:
-    def compute(found, y_true, y_pred, sample_weight, mask):
-        with _keras.recording_loss(loss, found["recorder"]) as elements:
-            value = tf.identity(_call_loss(loss, y_true, y_pred, sample_weight, mask))
-        entry = {
-            "name": loss.name,
-            "y_true": y_true,
-            "y_pred": y_pred,
-            "value": value,
-            "loss_weight": 1.0,
-            "loss": loss,
-            "sample_weight": sample_weight,
-            "mask": mask,
-            "elements": elements[0] if elements else None,
-        }
-        found["recorder"].outputs.append(entry)
-        found["predictions"], found["prediction_names"] = [y_pred], [loss.name]
-        words = (("y_true", y_true), ("sample_weight", sample_weight), ("mask", mask))
-        found["inputs"] = {word: [tensor] for word, tensor in words if tensor is not None}
-        return value
-
-    return _trace([y_true, y_pred, sample_weight, mask], compute, name=loss.name)
-
-
-def _call_loss(loss, y_true, y_pred, sample_weight, mask) -> tf.Tensor:
-    y_true, y_pred = tf.convert_to_tensor(y_true), tf.identity(y_pred)
-    if mask is not None:
-        _keras.set_mask(y_pred, tf.cast(mask, tf.bool))
-    return tf.convert_to_tensor(loss(y_true, y_pred, sample_weight=sample_weight))
-
-
-def _prediction_names(model, recorder: _keras.Recorder, predictions) -> list[str]:
-    """A name for each prediction: that of the loss on it, else the output's own."""
-    own = list(getattr(model, "output_names", None) or [])
-    if len(own) != len(predictions):
-        own = [f"output_{k}" if k else "output" for k in range(len(predictions))]
-    used = {id(entry["y_pred"]): entry["name"] for entry in reversed(recorder.outputs)}
-    return [used.get(id(tensor), name) for tensor, name in zip(predictions, own)]
-
-
 def _model_notes(model, traced: Traced) -> list[str]:
     notes = []
     if type(model).test_step is not _keras.plain_test_step():
@@ -346,8 +246,3 @@ def _model_notes(model, traced: Traced) -> list[str]:
     if traced.random:
         notes.append("the forward pass draws random numbers: another call of Keras gives another number")
     return notes
-
-
-def _accepts(function: Callable, argument: str) -> bool:
-    parameters = inspect.signature(function).parameters.values()
-    return any(p.name == argument or p.kind is p.VAR_KEYWORD for p in parameters)

@@ -20,22 +20,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lossviz import _quiet
+import lossviz
+from lossviz.backend import quiet as _quiet
 
 _quiet.import_tensorflow()
 
 import keras  # noqa: E402
 
-from lossviz import checks  # noqa: E402
+from lossviz.ask import checks  # noqa: E402
 
 checks.backend()
 
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from lossviz import _explain, _keras, axes, causes, graph  # noqa: E402
-from lossviz import formatting as f  # noqa: E402
-from lossviz.decompose import Traced  # noqa: E402
+from lossviz.backend import graph, tracing  # noqa: E402
+from lossviz.backend import keras_private as _keras  # noqa: E402
+from lossviz.backend.tracing import Traced  # noqa: E402
+from lossviz.engine import axes  # noqa: E402
+from lossviz.nonfinite import causes  # noqa: E402
+from lossviz.report import formatting as f  # noqa: E402
 
 _WIDTH = 76
 _SCOPE = "lossviz_gradient"
@@ -152,7 +156,7 @@ class NonFinite:
     def _repr_html_(self) -> str:
         from html import escape
 
-        from lossviz.html import block
+        from lossviz.report.html import block
 
         lines = [f'<p><b class="{"x" if self else "exact"}">{escape(f.clean(self.headline))}</b></p>', "<table><tbody>"]
         for name, words in self.rows():
@@ -165,7 +169,7 @@ class NonFinite:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: NaN and infinities are the strings "NaN", "Infinity", "-Infinity"."""
-        from lossviz.report import jsonable
+        from lossviz.report.records import jsonable
 
         names = [name for name in self.__dataclass_fields__ if name != "looked_at"]
         return jsonable({name: getattr(self, name) for name in names})
@@ -216,7 +220,7 @@ def find_nonfinite(
             if not _keras.is_built(model):
                 _keras.build(model, x, y, sample_weight)
             with _keras.preserved(model), _keras.recording_calls(model) as calls:
-                traced = _explain.trace_model(model, x, y, sample_weight, mode, word)
+                traced = tracing.trace_model(model, x, y, sample_weight, mode, word)
             with _keras.preserved(model, traced.trace.graph):
                 loss = np.asarray(traced.run([traced.root])[0])
         with _keras.preserved(model, traced.trace.graph), _quiet.retracing():
@@ -893,9 +897,9 @@ def _line(operation: tf.Operation) -> str:
     """The innermost line of the user's own code that made the operation, and where it stands."""
     modules = [keras, tf, np, *(sys.modules[name] for name in ("optree",) if name in sys.modules)]
     packages = tuple(os.path.dirname(os.path.abspath(module.__file__)) for module in modules)
-    own = os.path.dirname(os.path.abspath(__file__))
+    own = os.path.join(os.path.dirname(os.path.abspath(lossviz.__file__)), "")
     frames = list(operation.traceback)
-    inner = [k for k, frame in enumerate(frames) if os.path.dirname(os.path.abspath(frame.filename)) == own]
+    inner = [k for k, frame in enumerate(frames) if os.path.abspath(frame.filename).startswith(own)]
     for frame in reversed(frames[inner[-1] + 1 :] if inner else []):
         if not os.path.abspath(frame.filename).startswith(packages):
             code = linecache.getline(frame.filename, frame.lineno).strip()

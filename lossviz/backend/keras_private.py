@@ -24,8 +24,8 @@ from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.trainers.data_adapters import data_adapter_utils
 from keras.src.utils.naming import get_object_name
 
-from lossviz.graph import moved, put_back
-from lossviz.graph import variables as values_of
+from lossviz.backend.graph import moved, put_back
+from lossviz.backend.graph import variables as values_of
 
 
 class Recorder:

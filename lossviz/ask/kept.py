@@ -20,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from lossviz import _keras
+from lossviz.backend import keras_private as _keras
 
 #: At most this many traces are kept with a model: a batch and the shorter last one, each in both modes.
 LIMIT = 4

@@ -8,12 +8,12 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from lossviz import formatting as f
-from lossviz.findings import Finding
-from lossviz.report import Part, Report, Term
+from lossviz.report import formatting as f
+from lossviz.report.findings import Finding
+from lossviz.report.records import Part, Report, Term
 
 if TYPE_CHECKING:
-    from lossviz.comparison import Comparison
+    from lossviz.report.comparison import Comparison
 
 WIDTH = 76
 NAME, SHARE, PERCENT = 40, 12, 9

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lossviz.findings import Finding
+from lossviz.report.findings import Finding
 
 KINDS = ("output", "add_loss", "regulariser", "constant")
 EXACTNESS = ("exact", "ratio", "opaque")
@@ -429,7 +429,7 @@ class Report:
         Of two models on one batch, of one model before and after training, or of two versions of Keras (a report can
         be pickled in one environment and read in another). A difference is the other's share minus this one's.
         """
-        from lossviz.comparison import compare
+        from lossviz.report.comparison import compare
 
         return compare(self, other)
 
@@ -440,14 +440,14 @@ class Report:
         return plots.waterfall(self, ax=ax)
 
     def __str__(self) -> str:
-        from lossviz import text
+        from lossviz.report import text
 
         return text.render(self)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from lossviz import html
+        from lossviz.report import html
 
         return html.render(self)
 

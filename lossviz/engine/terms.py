@@ -8,12 +8,14 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from lossviz import _keras, graph
-from lossviz import axes as axis_names
-from lossviz.decompose import Branch, Decomposition, counted
-from lossviz.labels import first_nonfinite, true_classes
-from lossviz.report import Part, Step, Term
-from lossviz.steps import Narrator, show_number
+from lossviz.backend import graph
+from lossviz.backend import keras_private as _keras
+from lossviz.engine import axes as axis_names
+from lossviz.engine.decompose import Branch, Decomposition, counted
+from lossviz.engine.labels import first_nonfinite, true_classes
+from lossviz.engine.steps import Narrator, show_number
+from lossviz.engine.tail import Cut
+from lossviz.report.records import Part, Step, Term
 
 _WEIGHT_AXES = {1: ("out",), 2: ("in", "out"), 3: ("step", "in", "out"), 4: ("row", "col", "in", "out")}
 _SOURCES = ("sample_weight", "class_weight", "mask", "y_true", "x")
@@ -96,7 +98,7 @@ class _Writer:
             return term, None
         return term, _constant(f"constant in {branch.name}", constant / weight if weight else 0.0, weight)
 
-    def _part(self, branch: Branch, cut: graph.Cut, elements: np.ndarray, slope: np.ndarray, end: list[Step]) -> Part:
+    def _part(self, branch: Branch, cut: Cut, elements: np.ndarray, slope: np.ndarray, end: list[Step]) -> Part:
         spread, atoms = axis_names.unfold(elements, self.dims.get(cut.tensor.ref()))
         notes = []
         if cut.opaque and atoms and atoms[0].name == "axis0" and atoms[0].size == self.traced.batch_size:
@@ -172,7 +174,7 @@ class _Writer:
         dims = self.named.get(predictions[0].ref(), ()) if predictions else ()
         return tuple(atom.name for dim in dims for atom in dim)
 
-    def _ratio_sums(self, branch: Branch, cut: graph.Cut, axes: Sequence[str]) -> dict[str, np.ndarray]:
+    def _ratio_sums(self, branch: Branch, cut: Cut, axes: Sequence[str]) -> dict[str, np.ndarray]:
         """What the ratio is made of: TP, FP and FN where targets and predictions are masks, and its two sides."""
         sums = {}
         target = None if branch.y_true is None else self.traced.value_of(branch.y_true)
@@ -303,7 +305,7 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return product
 
 
-def _exactness(cut: graph.Cut, lost: Sequence[str], axes: Sequence[str], kind: str) -> tuple[str, str]:
+def _exactness(cut: Cut, lost: Sequence[str], axes: Sequence[str], kind: str) -> tuple[str, str]:
     """ "exact", "ratio" or "opaque", and why."""
     if cut.opaque is not None:
         return "opaque", f"{cut.opaque} cannot be read"

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from lossviz import axes as names
-from lossviz.graph import DIVISIONS, Cut
-from lossviz.report import Step
+from lossviz.engine import axes as names
+from lossviz.engine.tail import DIVISIONS, Cut
+from lossviz.report.records import Step
 
 _SILENT = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "EnsureShape", "CheckNumerics"}
 _PICKING = {"StridedSlice", "Slice", "GatherV2", "GatherNd", "Split", "SplitV", "Unpack"}

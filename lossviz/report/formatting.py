@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lossviz.findings import Finding
-from lossviz.report import UNSPLIT, Part, Report, Step, Term
+from lossviz.report.findings import Finding
+from lossviz.report.records import UNSPLIT, Part, Report, Step, Term
 
 if TYPE_CHECKING:
-    from lossviz.comparison import Change, Comparison
+    from lossviz.report.comparison import Change, Comparison
 
 #: Colours of classes, in label order; they repeat. The first five are those of the book's scenes (paper, blue, red
 #: and green pen, pencil: `lossviz.examples.CLASS_COLORS`). Told apart also by colour-blind eyes; see the tests.

@@ -1,0 +1,1 @@
+"""What people call: explain, whole data sets, lint; what is kept between calls, and what is refused."""

@@ -1,0 +1,1 @@
+"""Everything that knows TensorFlow, or what is private in Keras: trace, record, run, differentiate."""

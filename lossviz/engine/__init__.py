@@ -1,0 +1,1 @@
+"""From a traced loss to numbers and words: the linear tail, its cuts and shares, its axes and steps."""
