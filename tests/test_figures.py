@@ -12,7 +12,8 @@ import notebook_rules
 import pytest
 from matplotlib.figure import Figure
 
-from lossviz import formatting, plots
+from lossviz import plots
+from lossviz.report import formatting
 
 ROOT = Path(__file__).parent.parent
 CSS = Path(ROOT, "_static", "custom.css").read_text(encoding="utf-8")
