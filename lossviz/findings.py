@@ -1,5 +1,5 @@
 """Where `Finding` is known to pickles and programs of earlier versions; it lives in `lossviz.report.findings`."""
 
-from lossviz.report.findings import RULES, Finding, Rule, rule, union
+from lossviz.report.findings import Finding
 
-__all__ = ["RULES", "Finding", "Rule", "rule", "union"]
+__all__ = ["Finding"]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import ModuleType
 
 import check_site
 import keras
@@ -16,8 +17,10 @@ from keras import layers, ops
 from models import compiled, onehot
 
 import lossviz
-from lossviz.report.findings import Finding, union
-from lossviz.rules import RULES
+from lossviz import rules
+from lossviz.report.findings import Finding
+from lossviz.rules import RULES, union
+from lossviz.rules.rule import Rule
 
 ROOT = Path(__file__).parent.parent
 A = np.array
@@ -640,6 +643,12 @@ def test_nothing_changes():
     before = float(calls.numpy())
     assert [finding.rule for finding in lint(model, COLUMN, COLUMN, A([1.0, 2]))] == ["scalar-loss"]
     assert float(calls.numpy()) == before
+
+
+def test_every_rule_has_its_place():
+    themes = [each for each in vars(rules).values() if isinstance(each, ModuleType)]
+    written = [one for theme in themes for one in vars(theme).values() if isinstance(one, Rule)]
+    assert {one.name for one in written} == set(RULES)
 
 
 def test_union_keeps_the_first_in_the_order_of_the_rules():

@@ -1,7 +1,7 @@
 """The exhibits of the museum, as the page itself runs them: is each still wrong, and does lint still say why?
 
 A failure of the first kind is good news: a newer Keras has repaired that fault. Take it out of the museum, and give
-its rule, in lossviz/rules.py, the last version that had it (`until`).
+its rule, in lossviz/rules, the last version that had it (`until`).
 """
 
 import json

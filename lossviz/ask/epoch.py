@@ -108,7 +108,7 @@ def explain_epoch(model: keras.Model, data: Data, verbose: str | int, explain_ba
     reports = [one.report(reported) for one in sums.values()]
     report = next((report for report in reports if report.adds_up), reports[0])
     found = rules.of_epoch(model, sums[True].outputs, [samples for samples, _ in report.batches])
-    return dataclasses.replace(report, findings=findings.union((*report.findings, *found)))
+    return dataclasses.replace(report, findings=rules.union((*report.findings, *found)))
 
 
 # -- reading ----------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ class _Sums:
             if term.kind == "output":
                 self.outputs.setdefault(term.name, []).append(term.value)
         self.notes.add(report.notes, place)
-        self.findings = findings.union((*self.findings, *report.findings))
+        self.findings = rules.union((*self.findings, *report.findings))
         self.batches.append((samples, report.reported))
         self.samples += samples
         self.tolerance = max(self.tolerance, report.tolerance)

@@ -19,7 +19,7 @@ checks.backend()
 
 import tensorflow as tf  # noqa: E402
 
-from lossviz import evidence, rules  # noqa: E402
+from lossviz import rules  # noqa: E402
 from lossviz.ask import epoch, kept  # noqa: E402
 from lossviz.backend import keras_private as _keras  # noqa: E402
 from lossviz.backend import tracing  # noqa: E402
@@ -28,6 +28,7 @@ from lossviz.engine.decompose import Decomposition, Plan, decompose, plan  # noq
 from lossviz.engine.labels import first_nonfinite  # noqa: E402
 from lossviz.engine.terms import write_terms  # noqa: E402
 from lossviz.report.records import Report  # noqa: E402
+from lossviz.rules import evidence  # noqa: E402
 
 #: Arrays with more elements than this are kept summed over their largest axes (see `explain`).
 MAX_ELEMENTS = 50_000_000

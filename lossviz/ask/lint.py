@@ -15,9 +15,10 @@ from lossviz.ask import checks  # noqa: E402
 
 checks.backend()
 
-from lossviz import evidence, rules  # noqa: E402
+from lossviz import rules  # noqa: E402
 from lossviz.ask import explain as _explain  # noqa: E402
-from lossviz.report.findings import Finding, union  # noqa: E402
+from lossviz.report.findings import Finding  # noqa: E402
+from lossviz.rules import evidence  # noqa: E402
 
 
 def lint(
@@ -70,7 +71,7 @@ def lint(
         found = _of_refused(model, x, y, sample_weight, class_weight, training, error)
         if not found and model.distribute_strategy.num_replicas_in_sync < 2:
             raise
-    return union(found)
+    return rules.union(found)
 
 
 def _of_refused(model, x, y, sample_weight, class_weight, training, error) -> tuple[Finding, ...]:

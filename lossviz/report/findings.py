@@ -5,9 +5,7 @@ The rules themselves are in `rules`, what they look at in `evidence`. This modul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -40,48 +38,3 @@ class Finding:
     def __str__(self) -> str:
         versions = f" ({self.versions})" if self.versions else ""
         return f"{self.rule}: {self.where}: {self.sentence}{versions}\nFix: {self.fix}"
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A rule: `check` looks at the evidence and yields `(where, sentence, fix)` for each fault it sees."""
-
-    name: str
-    summary: str
-    page: str
-    check: Callable[[Any], Iterator[tuple[str, str, str]]]
-    since: str = ""
-    until: str = ""
-
-    def findings(self, case: Any) -> Iterator[Finding]:
-        return self.findings_of(self.check(case))
-
-    def findings_of(self, faults: Iterable[tuple[str, str, str]]) -> Iterator[Finding]:
-        for where, sentence, fix in faults:
-            first = sentence.split()[0]
-            if first.isalpha() and len(first) > 1:  # and not the name of an argument
-                sentence = sentence[0].upper() + sentence[1:]
-            yield Finding(self.name, where, sentence, fix, self.page, self.since, self.until)
-
-
-#: Every rule by its name, in the order in which findings are listed.
-RULES: dict[str, Rule] = {}
-
-
-def rule(name: str, page: str, *, since: str = "", until: str = "") -> Callable:
-    """Register the decorated function as a rule; the first line of its docstring says what it is about."""
-
-    def register(check: Callable) -> Callable:
-        RULES[name] = Rule(name, check.__doc__.splitlines()[0], page, check, since, until)
-        return check
-
-    return register
-
-
-def union(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Each fault once: of several findings of one rule at one place, as several batches give them, the first."""
-    found: dict[tuple[str, str], Finding] = {}
-    for finding in findings:
-        found.setdefault((finding.rule, finding.where), finding)
-    order = list(RULES)
-    return tuple(sorted(found.values(), key=lambda finding: order.index(finding.rule) if finding.rule in order else 0))

@@ -21,6 +21,9 @@ from lossviz.report.records import Report, Term
 _SHAPING = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "EnsureShape", "SelectV2"}
 _SQUASHING = {"Softmax", "Sigmoid"}
 
+#: Losses are called once a sample only where there are at most this many samples.
+_SAMPLES = 256
+
 
 @dataclass(eq=False)
 class Output:
@@ -250,3 +253,37 @@ def same_rank(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def finite(*numbers: float) -> bool:
     return all(math.isfinite(number) for number in numbers)
+
+
+def single(case: Case, out: Output) -> np.ndarray | None:
+    """The loss of each sample alone, without weights."""
+    y_true, y_pred = case.all_values([out.y_true, out.y_pred])
+    if not 1 < len(y_pred) <= _SAMPLES or len(y_true) != len(y_pred):
+        return None
+    return np.array([case.call(out, y_true[i : i + 1], y_pred[i : i + 1]) for i in range(len(y_pred))])
+
+
+def is_ratio(out: Output) -> bool:
+    return out.term is not None and out.term.exactness == "ratio"
+
+
+def loss_name(out: Output) -> str:
+    return getattr(getattr(out.loss, "fn", None), "__name__", None) or type(out.loss).__name__
+
+
+def owner(case: Case, entry: _keras.Crossentropy) -> str:
+    if entry.owner < len(case.outputs):
+        return case.outputs[entry.owner].name
+    names = [loss.name for loss in _keras.flat_losses(case.model)] if case.model is not None else []
+    return str(names[entry.owner]) if entry.owner < len(names) and names[entry.owner] else "compute_loss"
+
+
+def narrow(tensor: tf.Tensor) -> bool:
+    """Was it computed in half precision and cast since?"""
+    if isinstance(tensor, tf.__internal__.EagerTensor):
+        return False
+    while tensor.op.type in ("Identity", "Cast", "Reshape"):
+        tensor = tensor.op.inputs[0]
+        if tensor.dtype in (tf.float16, tf.bfloat16):
+            return True
+    return False

@@ -1,0 +1,185 @@
+"""The last activation and what the loss takes its result for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from lossviz.backend import keras_private as _keras
+from lossviz.rules import evidence
+from lossviz.rules.evidence import Case, loss_name
+from lossviz.rules.rule import Faults, rule
+from lossviz.rules.words import close, n
+
+
+@rule("double-activation", "scalar_or_tensor")
+def double_activation(case: Case) -> Faults:
+    """Softmax or sigmoid is applied twice, or would be on another backend (`from_logits`)."""
+    seen = set()
+    for where, outer, inner, tensor in _twice(case):
+        if where in seen:
+            continue
+        seen.add(where)
+        out = case.output(where)
+        text = f"the loss takes a {outer.lower()} of what is already a {inner.lower()}"
+        if out is not None and outer == inner:
+            p = case.value(tensor).astype(np.float64)
+            with np.errstate(divide="ignore"):
+                undone = np.log(p) - (np.log1p(-p) if inner == "Sigmoid" else 0.0)
+            undone = np.clip(undone, -80, 80).astype(tensor.dtype.as_numpy_dtype)
+            right = float(np.mean(case.fed(out.tensor, tensor, undone).astype(np.float64)))
+            text += f": it is {n(case.number(out))}, with one {inner.lower()} {n(right)}"
+        yield (
+            where,
+            f"{text}.",
+            f"Take one away: no activation in the last layer and from_logits=True, or one {inner.lower()} and "
+            "from_logits=False.",
+        )
+    for entry in case.crossentropies:
+        where = evidence.owner(case, entry)
+        chain = evidence.squashes(entry.output)
+        expected = "Sigmoid" if entry.kind == "binary" else "Softmax"
+        if not entry.from_logits or where in seen or not _undone(entry.output, expected):
+            continue
+        seen.add(where)
+        word = chain[0][0].lower() if chain else expected.lower()
+        text = f"from_logits=True, but the predictions are already a {word}"
+        out = case.output(where)
+        if out is not None and out.loss is not None:
+            elsewhere = case.call_again(out)
+            text += (
+                f". On TensorFlow Keras takes it out again, so the loss, {n(case.number(out))}, is right here; on "
+                f"JAX, or with a layer between, it is applied twice: {n(elsewhere)}."
+            )
+        else:
+            text += ": Keras takes it out again on TensorFlow, and applies it twice on JAX."
+        yield (
+            where,
+            text,
+            "Take one away: no activation in the last layer, or from_logits=False.",
+        )
+
+
+def _twice(case: Case) -> Iterator[tuple[str, str, str, tf.Tensor]]:
+    """Where a softmax or sigmoid is taken of another: the output, the two, and the result of the inner one."""
+    for out in case.outputs if case.traced is not None else ():
+        chain = evidence.squashes(out.y_pred)
+        if len(chain) > 1:
+            yield out.name, chain[0][0], chain[1][0], chain[1][1]
+    if case.traced is None:
+        return
+    forward = case.traced.trace.forward
+    for operation in case.traced.trace.graph.get_operations():
+        if operation.type in ("SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits", "LogSoftmax"):
+            outer = "Softmax"
+        elif operation.type == "GreaterEqual" and operation.name.split("/")[-2:-1] == ["logistic_loss"]:
+            outer = "Sigmoid"
+        elif operation.type in ("Softmax", "Sigmoid") and operation.name not in forward:
+            outer = operation.type
+        else:
+            continue
+        chain = evidence.squashes(operation.inputs[0]) or _squashed_by_hand(case, operation.inputs[0], outer)
+        if chain:
+            inner, tensor = chain[0]
+            name = next((out.name for out in case.outputs if tensor.op in case.operations(out)), "compute_loss")
+            yield name, outer, inner, tensor
+
+
+def _squashed_by_hand(case: Case, tensor: tf.Tensor, outer: str) -> list[tuple[str, tf.Tensor]]:
+    """As `squashes`, for a quotient that is a softmax or a sigmoid by its values."""
+    while tensor.op.type in ("Identity", "Cast", "Reshape"):
+        tensor = tensor.op.inputs[0]
+    if tensor.op.type not in ("RealDiv", "Reciprocal") or not tensor.shape.rank:
+        return []
+    p = case.value(tensor).astype(np.float64)
+    inside = bool(np.all((p > 0) & (p < 1)))
+    if outer == "Softmax":
+        inside = bool(np.all((p >= 0) & (p <= 1))) and p.shape[-1] > 1 and np.allclose(p.sum(-1), 1, atol=1e-4)
+    return [(outer, tensor)] if inside else []
+
+
+@rule("swapped-activation", "scalar_or_tensor")
+def swapped_activation(case: Case) -> Faults:
+    """A sigmoid before a categorical crossentropy, or a softmax before a binary one: Keras swaps it."""
+    for entry in case.crossentropies:
+        binary = entry.kind == "binary"
+        chain = evidence.squashes(entry.output)
+        wrong = "Softmax" if binary else "Sigmoid"
+        if not chain or chain[0][0] != wrong or not hasattr(entry.output, "_keras_logits"):
+            continue
+        where = evidence.owner(case, entry)
+        out = case.output(where)
+        right = "sigmoid" if binary else "softmax"
+        text = (
+            f"the predictions are a {wrong.lower()}, but the {entry.kind.replace('_', ' ')} crossentropy takes the "
+            f"{right} of what is behind it"
+        )
+        if out is not None and out.loss is not None:
+            elsewhere = case.call_again(out)
+            text += f": {n(case.number(out))}. Of the predictions themselves, as on JAX, it is {n(elsewhere)}"
+        fix = (
+            "Use activation='sigmoid' for labels that are independent, or categorical_crossentropy for one class."
+            if binary
+            else "Use activation='softmax' for one class per position, or binary_crossentropy for independent labels."
+        )
+        yield where, f"{text}.", fix
+
+
+@rule("unnormalised", "one_number")
+def unnormalised(case: Case) -> Faults:
+    """A crossentropy of numbers that are no probabilities: rows that do not sum to 1, values outside 0 to 1."""
+    others = list(_other_crossentropies(case))
+    for entry in (*case.crossentropies, *others):
+        binary = entry.kind == "binary"
+        chain = evidence.squashes(entry.output)
+        if entry.from_logits or _undone(entry.output, "Sigmoid" if binary else "Softmax"):
+            continue
+        if chain and (binary or chain[0][0] == "Softmax"):
+            continue
+        p = case.value(entry.output).astype(np.float64)
+        if not p.size or not np.all(np.isfinite(p)):
+            continue
+        low, high = p.min(), p.max()
+        sums = p.sum(axis=-1)
+        sums = sums[sums != 0]  # Keras puts zeros where a class is ignored
+        if not sums.size:
+            continue
+        slack = 0.03 if entry.output.dtype.name == "bfloat16" or evidence.narrow(entry.output) else 0.01
+        if low >= -1e-6 and high <= 1 + slack and (binary or np.all(np.abs(sums - 1) <= slack)):
+            continue
+        where = evidence.owner(case, entry)
+        out = case.output(where)
+        if low < 0 or high > 1:
+            text = f"the predictions lie between {n(low)} and {n(high)}"
+        else:
+            several = f"between {n(sums.min())} and " if not close(sums.min(), sums.max()) else ""
+            text = f"the predictions of a position sum to {several}{n(sums.max())}"
+        clips = binary or (out is not None and loss_name(out) == "kl_divergence")
+        text += ", but the loss takes them for probabilities: " + (
+            "it clips them to between 0 and 1" if clips else "it divides each row by its sum and clips it"
+        )
+        if out is not None and out.loss is not None and not any(entry is other for other in others):
+            with _keras.crossentropies_as(from_logits=True):
+                logits = case.call_again(out)
+            text += f", and the loss is {n(case.number(out))}. If they are logits, it is {n(logits)}"
+        activation = "sigmoid" if binary else "softmax"
+        yield where, f"{text}.", f"Use from_logits=True, or activation='{activation}' in the last layer."
+
+
+def _other_crossentropies(case: Case) -> Iterator[_keras.Crossentropy]:
+    """Keras's losses that take the logarithm of the predictions themselves."""
+    for owner, out in enumerate(case.outputs):
+        if loss_name(out) in ("categorical_focal_crossentropy", "kl_divergence"):
+            options = getattr(out.loss, "_fn_kwargs", {})
+            yield _keras.Crossentropy(
+                "categorical", out.y_true, out.y_pred, bool(options.get("from_logits", False)), owner
+            )
+
+
+def _undone(output: tf.Tensor, expected: str) -> bool:
+    """Does Keras take the logits from behind this softmax or sigmoid?"""
+    if isinstance(output, tf.__internal__.EagerTensor):
+        return hasattr(output, "_keras_logits")
+    return hasattr(output, "_keras_logits") or output.op.type == expected

@@ -1,0 +1,97 @@
+"""What Keras makes of several losses, layers, batches and devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+
+from lossviz.report.findings import Finding
+from lossviz.rules import evidence
+from lossviz.rules.evidence import Case, loss_name
+from lossviz.rules.rule import Faults, rule
+from lossviz.rules.words import n
+
+#: Two numbers that differ by less than this part of the larger are the same to a reader.
+_SAME = 1e-3
+
+
+@rule("several-losses", "many_outputs", since="3.0")
+def several_losses(case: Case) -> Faults:
+    """Several losses on one output: only the first counts."""
+    for out in case.outputs:
+        first = next((o for o in case.outputs if o.reaches and o.y_pred is out.y_pred), None)
+        if out.reaches or first is None:
+            continue
+        yield (
+            first.name,
+            f"the loss {loss_name(out)}, {n(case.number(out))}, is computed and dropped: of several losses on one "
+            f"output Keras takes the first, {loss_name(first)}, {n(case.number(first))}.",
+            "Write one function that adds them: lambda y_true, y_pred: "
+            f"{loss_name(first)}(y_true, y_pred) + {loss_name(out)}(y_true, y_pred).",
+        )
+
+
+@rule("frozen-regulariser", "beyond_outputs", since="3.0")
+def frozen_regulariser(case: Case) -> Faults:
+    """The regulariser of a frozen layer is not part of the loss."""
+    if case.model is None:
+        return
+    counted = {id(variable) for variable in case.model.trainable_weights}
+    for variable in case.model.weights:
+        regulariser = getattr(variable, "regularizer", None)
+        if regulariser is None or id(variable) in counted:
+            continue
+        value = float(np.sum(regulariser(variable.value)))
+        if value:
+            yield (
+                variable.path,
+                f"the weight is frozen, so its regulariser, {n(value)}, is not part of the loss"
+                + (f" {n(case.report.reported)}." if case.report is not None else "."),
+                "Nothing, if you compare losses of one model only. To compare with a run that trains the layer, add "
+                f"{n(value)}, or compare the data losses: report.term(...).",
+            )
+
+
+@rule("short-last-batch", "many_outputs", since="3.5")
+def short_last_batch(case: Case) -> Faults:
+    """With several outputs, Keras prints plain means of batch losses, also where the last batch is short."""
+    count, size = case.batch_size or 0, case.batches_of
+    if not size or case.model is None or case.model.run_eagerly or len(case.outputs) < 2 or count <= size:
+        return
+    if not count % size:
+        return
+    starts = range(0, count, size)
+    samples = np.array([min(size, count - start) for start in starts])
+    for out in case.outputs:
+        if out.loss is None:
+            continue
+        arrays = case.all_values([out.y_true, out.y_pred])
+        extra = [a if a is None or len(a) == count else None for a in case.weight_and_mask(out)]
+        losses = [
+            case.call(out, *(a[s : s + size] for a in arrays), *(None if a is None else a[s : s + size] for a in extra))
+            for s in starts
+        ]
+        yield from _short(out.name, losses, samples)
+
+
+def of_epoch(model: keras.Model, losses: Mapping[str, Sequence[float]], samples: Sequence[int]) -> tuple[Finding, ...]:
+    """What is wrong with the numbers that Keras prints beside each output, from the loss of each batch."""
+    if model.run_eagerly or len(losses) < 2 or len(set(samples)) < 2:
+        return ()
+    found = [fault for name, values in losses.items() for fault in _short(name, values, np.asarray(samples))]
+    return tuple(short_last_batch.findings_of(found))
+
+
+def _short(name: str, losses: Sequence[float], samples: np.ndarray) -> Faults:
+    printed, true = float(np.mean(losses)), float(np.average(losses, weights=samples))
+    if evidence.finite(printed, true) and abs(printed - true) > _SAME * max(abs(printed), abs(true)):
+        count, size = samples.sum(), samples.max()
+        yield (
+            name,
+            f"{count} samples in batches of {size} leave a last batch of {samples[-1]}: fit and evaluate print "
+            f"{n(printed)} for this output, the mean over the samples is {n(true)}. The total is right.",
+            f"Choose a batch size that divides {count}, or read the output's loss as a metric: "
+            "metrics={...: [same loss]}.",
+        )

@@ -1,0 +1,159 @@
+"""Targets and predictions whose values the loss has no good use for."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from lossviz.backend import keras_private as _keras
+from lossviz.rules import evidence
+from lossviz.rules.evidence import Case, Output
+from lossviz.rules.rule import Faults, rule
+from lossviz.rules.words import n
+
+
+@rule("labels-range", "ignore_class")
+def labels_range(case: Case) -> Faults:
+    """Labels that the predictions have no place for."""
+    for entry in case.crossentropies:
+        where = evidence.owner(case, entry)
+        out = case.output(where)
+        if entry.kind == "sparse_categorical":
+            classes = entry.output.shape[-1]
+            labels = _labels(case, entry, out)
+            if labels is None or not labels.size or classes is None:
+                continue
+            outside = (labels < 0) | (labels >= classes)
+            if not outside.any():
+                continue
+            low, high = labels.min(), labels.max()
+            what = "raises an error" if case.error is not None else f"makes the loss {n(case.report.reported)}"
+            if low >= 1 and high == classes:
+                fix = "Count the classes from 0: y - 1."
+            elif np.unique(labels[outside]).size == 1:
+                mark = np.unique(labels[outside])[0]
+                fix = (
+                    f"If {n(mark)} marks what does not count, use SparseCategoricalCrossentropy(ignore_class="
+                    f"{n(mark)}); else the last layer needs more classes."
+                )
+            else:
+                fix = f"Check the labels, or give the last layer {int(high) + 1} classes."
+            yield (
+                where,
+                f"y holds labels from {n(low)} to {n(high)}, but the predictions have {classes} classes, 0 to "
+                f"{classes - 1}: {int(outside.sum())} of {labels.size} labels are outside. Here that {what}; on a GPU "
+                "or under XLA it is NaN.",
+                fix,
+            )
+        else:
+            target = case.value(entry.target)
+            if target.dtype.kind not in "fiu" or not target.size or not np.all(np.isfinite(target)):
+                continue
+            low, high = float(target.min()), float(target.max())
+            if low >= -1e-6 and high <= 1 + 1e-6:
+                continue
+            outside = int(np.sum((target < 0) | (target > 1)))
+            number = case.number(out) if out is not None and out.tensor is not None else None
+            shown = f": the loss is {n(number)}, and its smallest value is not at y_true" if number is not None else ""
+            word = "binary" if entry.kind == "binary" else "categorical"
+            yield (
+                where,
+                f"y holds values from {n(low)} to {n(high)}, and {outside} of {target.size} lie outside 0 to 1, "
+                f"where the {word} crossentropy is no crossentropy{shown}.",
+                "Bring the targets to 0 and 1: (y + 1) / 2 for -1 and 1, y / 255 for bytes."
+                if entry.kind == "binary"
+                else "Bring the targets to rows of 0 and 1 that sum to 1, such as keras.utils.to_categorical(labels).",
+            )
+
+
+def _labels(case: Case, entry: _keras.Crossentropy, out: Output | None) -> np.ndarray | None:
+    if case.traced is not None or isinstance(entry.target, tf.__internal__.EagerTensor):
+        return case.value(entry.target)
+    return None if out is None else case.value(out.y_true)
+
+
+@rule("mape-zeros", "more_questions")
+def mape_zeros(case: Case) -> Faults:
+    """A loss divides by true values that are 0, as the mean absolute percentage error does."""
+    for out in case.outputs:
+        if out.tensor is None or case.traced is None:
+            continue
+        size = math.prod(case.shape(out.y_true))
+        order = case.operations(out)
+        divisions = [o for o in order if o.type in ("RealDiv", "Div") and o.inputs[1].shape.num_elements() == size > 1]
+        if not divisions:
+            continue
+        predicted = case.reaching(case.traced.predictions, order)
+        given = case.reaching([out.y_true], order)
+        for operation in divisions:
+            divisor = operation.inputs[1]
+            if divisor.ref() in predicted or divisor.ref() not in given or operation.outputs[0].ref() not in predicted:
+                continue
+            bottom, quotient = case.all_values([divisor, operation.outputs[0]])
+            quotient = np.abs(np.broadcast_to(quotient.astype(np.float64), np.shape(quotient)))
+            tiny = np.broadcast_to(np.abs(bottom) <= 1e-6, quotient.shape) & ~(quotient == 0)
+            tiny &= _counts(case, out, tiny.shape)
+            if not tiny.any():
+                continue
+            share = 1.0 if not np.all(np.isfinite(quotient)) else float(quotient[tiny].sum() / quotient.sum())
+            if share < 0.5:
+                continue
+            zeros = int(np.sum(np.abs(bottom) <= 1e-6))
+            yield (
+                out.name,
+                f"{zeros} of {size} true values are 0, and the loss divides by them (by at most 1e-7 instead of 0): "
+                f"they carry {100 * share:.4g} % of it, and it is {n(case.number(out))}.",
+                "Give those positions weight 0, use mean absolute error, or divide by a scale of your own, such as the "
+                "mean of |y|.",
+            )
+            break
+
+
+def _counts(case: Case, out: Output, shape: tuple[int, ...]) -> np.ndarray:
+    """Where a weight or a mask is not 0; all, where it does not say."""
+    counts = np.ones(shape, bool)
+    for array in case.weight_and_mask(out):
+        if array is not None and array.ndim <= len(shape) and array.shape == shape[: array.ndim]:
+            counts &= (array != 0).reshape(*array.shape, *(1 for _ in shape[array.ndim :]))
+    return counts
+
+
+@rule("fp16-overflow", "progress_bar")
+def fp16_overflow(case: Case) -> Faults:
+    """A number grew beyond 65504, the largest that half precision holds."""
+    if case.report is None or math.isfinite(case.report.reported):
+        return
+    narrow = [o for o in case.operations() if any(out.dtype == tf.float16 for out in o.outputs)]
+    if not narrow:
+        return
+    kinds = (tf.float16, tf.float32, tf.float64, tf.bfloat16)
+    wanted = {t.ref(): t for o in narrow for t in (*o.outputs, *o.inputs) if t.dtype in kinds}
+    case.all_values(list(wanted.values()))
+    for operation in narrow:
+        inputs = [case.value(t).astype(np.float64) for t in operation.inputs if t.dtype in kinds]
+        result = case.value(operation.outputs[0])
+        if operation.outputs[0].dtype != tf.float16 or not inputs or not np.any(np.isinf(result)):
+            continue
+        if any(not np.all(np.isfinite(array)) for array in inputs):
+            continue
+        largest = max(float(np.max(np.abs(array))) for array in inputs if array.size)
+        text = f"{operation.type} overflows float16, of which the largest number is 65504"
+        if operation.type in ("Sum", "Cast", "Square"):
+            true = {
+                "Sum": lambda a: np.sum(a),
+                "Cast": lambda a: np.max(np.abs(a)),
+                "Square": lambda a: np.max(np.abs(a)) ** 2,
+            }[operation.type](inputs[0])
+            text += f": its result is {n(float(true))}"
+        else:
+            text += f": its inputs reach {n(largest)}"
+        owner = next((out.name for out in case.outputs if any(o is operation for o in case.operations(out))), "")
+        yield (
+            owner or "compute_loss",
+            f"{text}, so the loss is {n(case.report.reported)}.",
+            "Compute the last layer and the loss in float32: dtype='float32' for both (Keras's losses do so by "
+            "default).",
+        )
+        return
