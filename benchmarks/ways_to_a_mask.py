@@ -1,4 +1,4 @@
-"""The loop and the scatter of "Ignore the misses of one class" against the mask that the chapter ends with."""
+"""The loop and the scatter of "Ignore the false negatives of one class" against the mask that the chapter ends with."""
 
 from __future__ import annotations
 
