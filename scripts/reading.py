@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 TEXT, CODE = 200, 100  # words a minute
 FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
+PATH = ("one_number", "last_axis", "progress_bar", "scalar_or_tensor", "debugging")  # the book in a hurry
 LONGEST = 20  # minutes of a chapter that is read from the top
 LEAST_NUMBERS = 3
 NOT_A_TOY = {"identity"}  # helpers that no reader has to learn anew
@@ -50,6 +51,22 @@ def minutes(notebook: dict) -> int:
         elif not FOLDED & set(cell["metadata"].get("tags", [])):
             code += words(source)
     return max(1, math.ceil(text / TEXT + code / CODE))
+
+
+def short_minutes(notebook: dict) -> int:
+    """The same without the exercises and without the sections that begin with *Skip this*."""
+    kept, level = [], 0  # the depth of the section that is left out; 0 outside of one
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        heading = re.search(r"^(#+) (.+)$", source, re.MULTILINE) if cell["cell_type"] == "markdown" else None
+        if heading and (not level or len(heading[1]) <= level):
+            skipped = heading[2] == "Exercises" or re.search(
+                rf"^{re.escape(heading[0])}\n+\*Skip this", source, re.MULTILINE
+            )
+            level = len(heading[1]) if skipped else 0
+        if not level:
+            kept.append(cell)
+    return minutes({"cells": kept})
 
 
 def parts(toc: Path) -> list[tuple[str, list[str]]]:
@@ -134,6 +151,8 @@ def main() -> int:
             for page, number in rows:
                 print(f"    {page:36} {number:4}{'  too long' if number > LONGEST else ''}")
             long += [page for page, number in rows if number > LONGEST]
+    path = sum(short_minutes(notebooks[page]) for page in PATH)
+    print(f"{'The path, without exercises and skips':40} {path:4} min")
     print(f"{'The whole':40} {total:4} min\n\nToys in more than one chapter")
     for toy, names in repeated(notebooks).items():
         first = toy.partition("\n")[0]
