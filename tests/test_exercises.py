@@ -73,27 +73,31 @@ def test_the_page_is_told_key_and_hint_only_while_there_is_no_answer():
     assert "data-" not in check(6, key(7), hint="more")._repr_html_()
 
 
-def exercise_keys() -> list[str]:
-    """The keys in the chapters' cells: what calls of `check` have as second argument."""
-    sources = [
-        "".join(cell["source"])
-        for path in CHAPTERS
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
-        if cell["cell_type"] == "code" and not cell["source"][0].startswith("%")
-    ]
-    calls = [
-        node.args[1].value
-        for source in sources
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Call) and len(node.args) > 1 and isinstance(node.args[1], ast.Constant)
-    ]
-    return [one for one in calls if isinstance(one, str) and re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8})*", one)]
+def exercise_keys(path: Path) -> tuple[list[str], list[str]]:
+    """The second arguments of `check` in a chapter: the keys of its questions, and of its folded solutions."""
+    found: tuple[list[str], list[str]] = [], []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code" and not cell["source"][0].startswith("%"):
+            solution = "hide-cell" in cell["metadata"].get("tags", [])
+            for node in ast.walk(ast.parse("".join(cell["source"]))):
+                second = node.args[1] if isinstance(node, ast.Call) and len(node.args) > 1 else None
+                value = second.value if isinstance(second, ast.Constant) else None
+                if isinstance(value, str) and re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8})*", value):
+                    found[solution].append(value)
+    return found
 
 
-def test_each_exercise_is_solved_on_its_page():
-    """A key stands with the question and again in the folded solution, whose stored output nbval compares: "right"."""
-    keys = exercise_keys()
-    assert [one for one in set(keys) if keys.count(one) < 2] == []
+SOLVED = [path for path in CHAPTERS if exercise_keys(path)[1]]
+
+
+@pytest.mark.parametrize("path", SOLVED, ids=lambda path: path.stem)
+def test_a_page_that_solves_an_exercise_solves_each(path):
+    """The folded solution gives its answer to the same key, and nbval compares what is stored: "right"."""
+    questions, solutions = exercise_keys(path)
+    assert sorted(questions) == sorted(solutions)
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    said = [out["data"]["text/plain"] for cell in cells for out in cell.get("outputs", []) if "data" in out]
+    assert sum("".join(text) == "right" for text in said) == len(solutions)
 
 
 TYPED = [
