@@ -188,14 +188,13 @@ def find_python(versions: tuple[str, ...]) -> str:
     raise SystemExit(f"No Python {' or '.join(versions)} found: name one with PYTHON{versions[0].replace('.', '')}=...")
 
 
-def environment(name: str, cache: Path) -> Path:
-    """The interpreter of an environment with the packages of `name`, made where it is missing."""
-    _, pythons, packages = ENVIRONMENTS[name]
-    folder, made = cache / name, " ".join(packages)
+def environment(folder: Path, pythons: tuple[str, ...], packages: tuple[str, ...]) -> Path:
+    """The interpreter of the environment in `folder` with these packages, made where it is missing."""
+    made = " ".join(packages)
     python = folder / "bin" / "python"
     marker = folder / ".made-from"
     if not (marker.exists() and marker.read_text() == made):
-        print(f"{name}: installing {made}", flush=True)
+        print(f"{folder.name}: installing {made}", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([find_python(pythons), "-m", "venv", folder], check=True)
         pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
@@ -243,12 +242,13 @@ def main() -> None:
     file, out = arguments.cache / "cases.json", arguments.cache / "results.json"
     file.write_text(json.dumps(todo))
     for name in arguments.names or ENVIRONMENTS:
-        python = environment(name, arguments.cache)
+        kind, *needs = ENVIRONMENTS[name]
+        python = environment(arguments.cache / name, *needs)
         print(f"{name}: running", flush=True)
         out.unlink(missing_ok=True)
         clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         clean["PYTHONHASHSEED"] = "0"  # sets in messages: always in one order
-        run = [python, RUNNER, ENVIRONMENTS[name][0], file, out]
+        run = [python, RUNNER, kind, file, out]
         subprocess.run(run, check=True, env=clean, cwd=arguments.cache)
         results[name] = json.loads(out.read_text())
     messages: dict[str, int] = {}
