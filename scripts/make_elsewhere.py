@@ -29,7 +29,13 @@ LIBRARIES = {
     "optax": (("optax==0.2.8",), "import optax"),
     "scikit-learn": (("scikit-learn==1.9.1",), "from sklearn import metrics"),
 }
-VERSIONS = {"Keras 3": "keras", "tf.keras 2": "tf_keras", "PyTorch": "torch", "optax": "optax", "scikit-learn": "sklearn"}
+VERSIONS = {
+    "Keras 3": "keras",
+    "tf.keras 2": "tf_keras",
+    "PyTorch": "torch",
+    "optax": "optax",
+    "scikit-learn": "sklearn",
+}
 
 #: The tensors that the calls name, float32 or int32.
 ARRAYS = {
@@ -180,15 +186,18 @@ def main() -> None:
     results = {}
     for library, (packages, _) in LIBRARIES.items():
         python = environment(arguments.cache / library.replace(" ", "-"), PYTHONS, packages)
-        settings = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "PYTHONWARNINGS": "ignore"}
+        settings = {
+            **os.environ,
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "KERAS_BACKEND": "tensorflow",
+            "PYTHONWARNINGS": "ignore",
+        }
         run = [python, Path(__file__).resolve(), "--here", library]
         done = subprocess.run(run, env=settings, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
         results[library] = json.loads(done.stdout)
         print(library, results[library]["version"], flush=True)
     cases = {
-        case: {
-            library: {"call": call, "value": results[library]["values"][case]} for library, call in calls.items()
-        }
+        case: {library: {"call": call, "value": results[library]["values"][case]} for library, call in calls.items()}
         for case, calls in CALLS.items()
     }
     record = {"versions": {library: result["version"] for library, result in results.items()}, "cases": cases}
