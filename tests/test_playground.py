@@ -6,8 +6,12 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import answer
 import browser
 import numpy as np
 import pytest
@@ -17,13 +21,57 @@ from lossviz import plots, regimes
 from lossviz.regimes import REGIMES
 
 ROOT = Path(__file__).parent.parent
-SCRIPT = ROOT / "book" / "_playground" / "playground.js"
 PAGE = ROOT / "book" / "playground.md"
 BUILT = Path(os.environ.get("LOSSVIZ_SITE", ROOT / "_build" / "html")).resolve() / "book" / "playground.html"
-HTML = """<!doctype html><html lang=en data-theme=light><meta charset=utf-8><title>t</title>
+sys.path.insert(0, str(ROOT / "_ext"))
+
+import playground  # noqa: E402  (the Sphinx extension, which makes the script of its parts)
+
+SCRIPT, STYLE = playground.script(), playground.style()
+HEAD = """<!doctype html><html lang=en data-theme=light><meta charset=utf-8><title>t</title>
 <meta name=viewport content="width=device-width, initial-scale=1"><link rel=icon href="data:,">
-<style>body { margin: 0 16px; overflow-wrap: break-word }</style><h1 id=heading>Playground</h1>
-<div id=lossviz-playground></div><script src=playground.js></script></html>"""
+<link rel=stylesheet href=playground.css><script src=playground.js defer></script>
+<style>body { margin: 0 16px; overflow-wrap: break-word; background: #fff }
+html[data-theme=dark] body { background: #121212; color: #ddd }</style>"""
+
+
+def body() -> str:
+    """The page as it is built, without the book around it."""
+    text = re.sub(r"```\{raw\} html\n(.*?)```", r"\1", PAGE.read_text(), flags=re.DOTALL)
+    return (
+        "<main><section id=heading>" + re.sub(r"^(#+) (.*)$", heading, text, flags=re.MULTILINE) + "</section></main>"
+    )
+
+
+def heading(found) -> str:
+    level = len(found[1])
+    return f"<h{level}>{found[2]}</h{level}>"
+
+
+CHAPTERS_WITH_VIEWS = set()
+#: One embedded view of each kind that the chapters have, and answer boxes.
+VIEWS = {
+    "masks": 'data-regimes="keras-2.2 keras-2.3 keras-3" data-show="weights" '
+    'data-play="regime=keras-3&axes=b2s3&e=1,1,1,5,9,9&m=2x3:111100"',
+    "weights": 'data-regimes="tf-keras-2.10 keras-3" data-show="weights" '
+    'data-play="regime=keras-3&axes=b3s3&e=1,1,1,1,1,1,1,1,1&w=3:1,2,6"',
+    "class": 'data-show="class" data-play="axes=b2r2c2k3&fn=mean&e=4,1,1,0,0,0,0,0,0,0,0,0,0,0,1,0,0,1,0,0,1,0,0,1"',
+    "outputs": 'data-show="outputs" data-names="price,rating,days" '
+    'data-play="axes=b2&e=4,4&axes2=b2&e2=1,1&lw2=10&axes3=b2&e3=3,3&lw3=0.5"',
+    "batches": 'data-show="batches" data-size="2" data-edit="e" data-play="axes=b3&e=1,1,4"',
+    "broken": 'data-play="axes=b2&e=1,x"',
+}
+STILL = "The figure above stands still."
+VIEW_PAGE = (
+    HEAD
+    + "<h1>Views</h1><main>"
+    + "".join(
+        f'<div class="lossviz-play" id="{name}" data-title="View {name}" {more}><p>{STILL}</p></div>'
+        for name, more in VIEWS.items()
+    )
+)
+VIEW_PAGE += answer.box("guess-number", "1.3333", hints=[("2", "You divided by the four real steps.")])
+VIEW_PAGE += answer.box("guess-words", "(3, 1)", 0) + "</main></html>"
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +80,17 @@ def chromium():
         yield one
 
 
+def write_pages(folder):
+    (folder / "index.html").write_text(f"{HEAD}{body()}</html>")
+    (folder / "views.html").write_text(VIEW_PAGE)
+    (folder / "playground.js").write_text(SCRIPT)
+    (folder / "playground.css").write_text(STYLE)
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     folder = tmp_path_factory.mktemp("playground")
-    (folder / "index.html").write_text(HTML)
-    (folder / "playground.js").write_bytes(SCRIPT.read_bytes())
+    write_pages(folder)
     with browser.serve(folder) as one:
         yield f"{one}/index.html"
 
@@ -236,13 +290,15 @@ def test_numbers_are_written_as_in_the_reports(arithmetic):
 
 # --- states: what an address holds, against the sums of lossviz.regimes
 
-LETTERS = {"batch": "b", "row": "r", "col": "c", "class": "k"}
+LETTERS = {"batch": "b", "step": "s", "row": "r", "col": "c", "class": "k"}
 MOST = {"batch": 6, "row": 4, "col": 4, "class": 6}
 
 
 def random_output(rng, batch):
     axes = {"batch": batch} if batch else {}
     axes |= {name: int(rng.integers(1, MOST[name] + 1)) for name in ("row", "col", "class") if rng.random() < 0.4}
+    if "col" not in axes:  # one axis in space is called step
+        axes = {"step" if name == "row" else name: n for name, n in axes.items()}
     elements = np.round(random_values(rng, tuple(axes.values())), 3)
     one = {"axes": axes, "fn": str(rng.choice(["mean", "sum"])), "e": elements, "w": None, "m": None, "lw": None}
     score = tuple(n for name, n in axes.items() if name != "class")
@@ -425,7 +481,7 @@ def test_the_python_code_on_the_page_gives_its_number(pages):
 
 
 def preset(name):
-    text = re.search(rf'\["{re.escape(name)}", (.*?),\n', SCRIPT.read_text(), re.DOTALL)[1]
+    text = re.search(rf'\["{re.escape(name)}", \d, (.*?),\n', SCRIPT, re.DOTALL)[1]
     return "#play:" + "".join(re.findall(r'"([^"]*)"', text))
 
 
@@ -486,6 +542,58 @@ def test_presets_show_what_they_say(values):
     assert set(np.round(four(values(preset("Two outputs"))), 9)) == {round((0.7 + 1.1) / 2 + 0.01 * 250, 9)}
 
 
+# --- the pictures of the stage: each follows from the one before it
+
+SCRIPT_OF_FRAMES = """(addresses) => {
+    const word = (k, x) => (typeof x === "number" && !Number.isFinite(x) ? `#${x}` : x);
+    const { read, compare, frames } = lossvizPlayground;
+    return JSON.stringify(addresses.map((one) => {
+        const state = read(one), { found } = compare(state);
+        const { parts } = found[state.regime];
+        return state.outputs.map((output, k) => ({ pictures: frames(output, parts[k]), of: parts[k] }));
+    }), word);
+}"""
+
+
+def test_each_picture_follows_from_the_one_before(chromium, address):
+    states = list(random_states(4, 150))
+    counts = dict.fromkeys(("sum", "divide", "mask", "weights", "scale"), 0)
+    with browser.visit(chromium, address) as seen:
+        found = from_json(json.loads(seen.page.evaluate(SCRIPT_OF_FRAMES, [address_of(one) for one in states])))
+    for state, outputs in zip(states, found, strict=True):
+        for output, one in zip(state["outputs"], outputs, strict=True):
+            first, *pictures = one["pictures"]
+            assert same(np.ravel(first["values"]["data"]), output["e"].ravel())
+            before = shaped(first["values"])
+            for picture in pictures:
+                assert same(shaped(picture["before"]).ravel(), before.ravel())
+                before = shaped(picture["before"])  # the same numbers, axes of size 1 apart
+                now, kind = shaped(picture["values"]), picture["kind"]
+                counts[kind] += 1
+                assert np.shape(now) == tuple(picture["values"]["shape"]) and now.ndim == len(picture["places"])
+                with np.errstate(all="ignore"):
+                    if kind == "sum":
+                        assert same_sums(now, before.sum(axis=picture["gone"]), before), (state, picture)
+                    elif kind in ("mask", "weights"):
+                        assert same(now, shaped(picture["given"]) * shaped(picture["factor"]))
+                    elif kind == "divide":
+                        ratios = (before / now)[np.isfinite(before / now)]
+                        top, _, below = picture["label"].removeprefix("÷ ").replace("\u00a0", "").partition("/")
+                        divisor = float(top) / float(below or 1)
+                        assert np.allclose(ratios, divisor, rtol=1e-4), (state, picture)
+                before = now
+            if "refusal" not in one["of"]:
+                value = one["of"]["value"]
+                assert same_sums(before, value if isinstance(value, (int, float)) else shaped(value), output["e"])
+    assert min(counts.values()) > 20, counts
+
+
+def same_sums(found, wanted, terms):
+    """As `same`, but a sum in which terms cancel is as exact as its terms are large."""
+    scale = np.abs(terms[np.isfinite(terms)]).sum() if np.ndim(terms) else 0
+    return np.allclose(found, wanted, rtol=1e-6, atol=1e-12 * scale, equal_nan=True)
+
+
 # --- the page
 
 
@@ -494,8 +602,9 @@ def play(chromium, address):
     """Opens the page; nothing may go wrong on it."""
     with contextlib.ExitStack() as stack:
 
-        def visit(hash="", **options):
-            seen = stack.enter_context(browser.visit(chromium, address + hash, **options))
+        def visit(hash="", page="index", **options):
+            where = address.replace("index", page) + hash
+            seen = stack.enter_context(browser.visit(chromium, where, **options))
             stack.callback(lambda: problems(seen))
             seen.page.set_default_timeout(10_000)
             return seen.page
@@ -504,7 +613,9 @@ def play(chromium, address):
             assert seen.problems == []
             assert {url.split("#")[0].rsplit("/", 1)[1] for url in seen.requests} <= {
                 "index.html",
+                "views.html",
                 "playground.js",
+                "playground.css",
                 ",",
             }
 
@@ -533,14 +644,14 @@ def focused(page):
 
 
 def test_one_small_file_that_asks_for_nothing():
-    text = SCRIPT.read_text()
-    assert len(text.encode()) < 60_000
+    text = SCRIPT
+    assert len(text.encode()) + len(STYLE.encode()) <= 90_000
     assert not re.findall(
         r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(|fetch\(|XMLHttp|import[ (]",
         text.replace("import numpy", "").replace("import regimes", ""),
     )
     assert set(re.findall(r"https?://[^\"`]*", text)) == {"http://www.w3.org/2000/svg"}
-    assert "</script" not in text.lower()  # the page holds it in a script element
+    assert "url(" not in STYLE and "@import" not in STYLE
     # colours: those of the figures
     stops = {
         name: re.findall(r"#\w{6}", re.search(rf"{name} = \[(.*?)\]", text)[1]) for name in ("SEQUENTIAL", "DIVERGING")
@@ -553,10 +664,9 @@ def test_one_small_file_that_asks_for_nothing():
 
 
 def test_a_visit_with_the_mouse(play):
-    page = play()
-    five = values_of(preset("Five classes"))
-    assert number(page) == five["keras-3"]
-    page.get_by_role("button", name="Mask and weights").click()
+    page = play(preset("Five classes"))
+    assert number(page) == values_of(preset("Five classes"))["keras-3"]
+    page.get_by_role("button", name="Mask and weights", exact=True).click()
     wanted = values_of(preset("Mask and weights"))
     assert tiles(page) == [wanted[r] + (" ≠" if wanted[r] != wanted["keras-3"] else "") for r in REGIMES]
     assert page.evaluate("location.hash") == preset("Mask and weights")
@@ -565,22 +675,32 @@ def test_a_visit_with_the_mouse(play):
     assert number(page) == wanted["tf-keras-2.10"]
     cells(page, "mask").nth(8).click()
     cells(page, "score array").nth(0).fill("7,5")  # a decimal comma
-    page.select_option("[data-key=w]", label="(3, 1) one a sample, as a column")
-    hash = "#play:regime=tf-keras-2.10&axes=b3r3&e=7.5,2,1,3,1,5,6,4,2&w=3x1:1,3,0&m=3x3:111110101"
+    page.select_option("[data-key=w]", label="(3, 1) one per sample, as a column")
+    hash = "#play:regime=tf-keras-2.10&axes=b3s3&e=7.5,2,1,3,1,5,6,4,2&w=3x1:1,3,0&m=3x3:111110101"
     page.wait_for_function("hash => location.hash === hash", arg=hash)  # the address follows a moment later
     score = np.array([[7.5, 2, 1], [3, 1, 5], [6, 4, 2]])
     mask = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 1]])
-    one = regimes.reduce(score, [[1], [3], [0]], mask, regime="tf-keras-2.10", axes=("batch", "row"))
+    one = regimes.reduce(score, [[1], [3], [0]], mask, regime="tf-keras-2.10")
     assert number(page) == regimes.f.plain(one.value, 6)
-    steps = page.eval_on_selector_all(
-        ".lvp .steps > li p", "all => all.map((one) => one.firstChild && one.textContent)"
-    )
-    assert len(steps) == len(one.steps)
-    assert [step.text for text, step in zip(steps, one.steps) if not text.startswith(step.text)] == []
-    marked = page.eval_on_selector_all(".lvp .steps .div", "all => all.map((one) => one.textContent)")
-    assert marked == [f"÷ {regimes.f.plain(d)}" for d in one.divisors.values()]
+    page.get_by_text("one below the other").click()
+    steps = page.eval_on_selector_all(".lvp .steps > li p", "all => all.map((one) => one.textContent)")
+    wanted = [step.text for step in one.steps]
+    divisor = regimes.f.plain(one.steps[2].divisor)
+    wanted[2] = wanted[2].replace(f"÷ {divisor}", "÷ 7/9")
+    wanted[-1] = wanted[-1].replace("mean over", "sum over") + " = mean"
+    assert [step for text, step in zip(steps, wanted, strict=True) if not text.startswith(step)] == []
+    assert wanted[-1] == "sum over batch, step: (3, 3) → (), ÷ 9 = mean"
+    assert equation(page) == "tf-keras-2.10: 9 element losses ÷ 7/9 ÷ 9 = ÷ 7 in all"
     page.get_by_role("button", name="Reset").click()
-    assert number(page) == five["keras-3"] and page.evaluate("location.hash") == preset("Five classes")
+    assert page.evaluate("location.hash") == preset("Mask and weights")
+
+
+def equation(page):
+    return page.inner_text(".lvp .equation")
+
+
+def effect(page):
+    return page.inner_text(".lvp .effect")
 
 
 def values_of(hash):
@@ -601,34 +721,255 @@ def values_of(hash):
     return {r: regimes.f.plain(regimes.reduce(score, *arrays, regime=r).value, 6) for r in REGIMES}
 
 
-def test_the_three_experiments(play):
+def lesson(page):
+    return page.locator(".card")
+
+
+def test_it_opens_with_a_question_in_which_the_regimes_differ(play):
     page = play()
-    expected = page.eval_on_selector_all(".lvp .expected", "all => all.map((one) => one.textContent)")
-    goals = page.evaluate("lossvizPlayground.EXPERIMENTS.map((one) => one.goal)")
-    assert expected == [values_of(goal)[re.search("regime=([^&]*)", goal)[1]] for goal in goals]
-    reached = page.locator(".lvp li [role=status]")
-    # each done as its text says
-    page.locator(".lvp li", has_text="Which axis").get_by_role("button").click()
-    assert number(page) != expected[0] and reached.nth(0).inner_text() == ""
-    page.select_option("[data-key=w]", label="(3, 1) one a sample, as a column")
-    assert number(page) == expected[0] and reached.nth(0).inner_text().startswith("Reached")
-    page.locator(".lvp li", has_text="nearly zero").get_by_role("button").click()
-    cells(page, "sample weights").nth(1).fill("1e-9")
-    assert number(page) == expected[1] and reached.nth(1).inner_text().startswith("Reached")
-    page.locator(".lvp li", has_text="Mean or sum").get_by_role("button").click()
-    page.select_option("[data-key=fn]", "sum")
-    assert number(page) == expected[2] and reached.nth(2).inner_text().startswith("Reached")
+    wanted = values_of(preset("Mask and weights"))
+    assert len(set(wanted.values())) == 4
+    assert "Which Keras printed 4.5?" in page.inner_text(".path [aria-pressed=true]") and number(page) == "4.5"
+    # nothing tells before the guess: no number, no step, no choice, no code, no place of the weights
+    assert tiles(page) == ["?"] * 4 and page.locator(".tiles :checked").count() == 0
+    assert not page.is_visible(".control") and not page.is_visible("[data-lossviz=list]")
+    assert not page.is_visible("[data-lossviz=code]") and page.locator(".pair").count() == 0
+    assert page.locator("[data-lossviz=board] .out").count() == 0
+    assert not re.search(r"keras-2\.2|÷ \d", page.inner_text("main").replace(lesson(page).inner_text(), "").replace(
+        "keras-2.2\n?", "")), page.inner_text("main")  # fmt: skip
+    page.get_by_role("button", name="That is my guess").click()
+    assert "Choose one first" in lesson(page).inner_text()
+    page.get_by_label("keras-2.3: Keras 2.3").check()
+    page.get_by_role("button", name="That is my guess").click()
+    right = next(regime for regime in REGIMES if wanted[regime] == "4.5")
+    assert lesson(page).locator(".verdict").inner_text() == f"No. It is {right}."
+    assert [text.removesuffix(" ≠") for text in tiles(page)] == list(wanted.values())
+    assert page.is_visible(".control") and page.locator(".pair.left").count() == 1
+
+
+def test_four_lessons_guess_set_up_reveal(play, values):
+    page = play()
+    lessons = page.evaluate("lossvizPlayground.LESSONS")
+    assert len(lessons) == 4
+    todo = [
+        lambda: page.locator(".tiles label", has_text="keras-3").click(),
+        lambda: page.select_option("[data-key=w]", label="(3, 1) one per sample, as a column"),
+        lambda: cells(page, "sample weights").nth(1).fill("1e-9"),
+        lambda: page.select_option("[data-key=fn]", "sum"),
+    ]
+    for k, (one, do) in enumerate(zip(lessons, todo, strict=True)):
+        page.locator(f"[data-key=lesson{k}]").click()
+        assert one["ask"] in lesson(page).inner_text() and lesson(page).locator(".verdict").inner_text() == ""
+        assert not lesson(page).get_by_text(one["task"]).is_visible()
+        lesson(page).locator("input").nth(one["right"]).check()
+        page.get_by_role("button", name="That is my guess").click()
+        assert lesson(page).locator(".verdict").inner_text().startswith("Right. It is ")
+        assert one["reveal"] in lesson(page).inner_text()
+        do()
+        regime = re.search("regime=([^&]*)", one["goal"])[1]
+        goal = values_of(one["goal"])[regime]
+        assert number(page) == goal and lesson(page).locator(".reached").inner_text() == f"Done: {goal}."
+        if k < 3:
+            lesson(page).get_by_role("button", name="Next question").click()
+            assert lessons[k + 1]["ask"] in lesson(page).inner_text()
+    assert page.locator(".path b").all_inner_texts() == ["✓"] * 4
+    # the right options are right
+    start, goal = (values_of(one)["keras-2.2"] for one in (lessons[2]["start"], lessons[2]["goal"]))
+    assert (
+        lessons[2]["options"][:2] == [regimes.f.plain(float(x), 3) for x in (start, goal)] and lessons[2]["right"] == 1
+    )
+    goal = values_of(lessons[3]["goal"])["keras-3"]
+    assert lessons[3]["options"][lessons[3]["right"]] == regimes.f.plain(float(goal), 3)
+    share = shaped(values(lessons[1]["start"])["keras-3"]["shares"][0])
+    assert not share[:, 2].any() and share[2].any()  # the last step of every sample
+
+
+def test_traps_stand_in_groups(play):
+    page = play()
+    groups = page.eval_on_selector_all(
+        ".traps", "all => all.map((one) => [one.getAttribute('aria-label'), one.querySelectorAll('button').length])"
+    )
+    assert [name for name, _ in groups] == ["masks", "weights", "shapes", "batches and outputs"]
+    assert sum(n for _, n in groups) == 12 and min(n for _, n in groups) == 3
+
+
+def test_the_axes_are_called_as_in_the_traps(play):
+    """`step` in rank 2, `row` and `col` only together; links of either letter work."""
+    page = play(preset("As many samples as steps"))
+    assert "to the steps, not to the samples" in page.inner_text(".note")
+    text = page.inner_text("main")
+    assert "along step" in text and not re.search(r"\brow\b|\bcolumn\b", page.inner_text("[data-lossviz=board]"))
+    page.select_option("[data-key=col]", "2")
+    assert page.inner_text(".lvp [role=grid]").startswith("batch 0") and "b3r3c2" in page.evaluate(
+        "lossvizPlayground.write(lossvizPlayground.read('#play:axes=b3s3c2&e=' + Array(18).fill(1)))"
+    )
+    cells(page, "score array").nth(3).focus()
+    assert focused(page) == "batch 0, row 1, col 1"
+    page.select_option("[data-key=col]", "0")
+    cells(page, "score array").nth(4).focus()
+    assert focused(page) == "batch 1, step 1"
+    assert page.evaluate("lossvizPlayground.read('#play:axes=b1r2&e=1,2').outputs[0].axes[1][0]") == "step"
+
+
+def box_of(page, title, k=0):
+    return cells(page, title).nth(k).bounding_box()
+
+
+def test_weights_are_drawn_along_the_axis_that_they_meet(play):
+    """The same three weights: beside the samples in one regime, above the steps in the other."""
+    page = play(preset("As many samples as steps"))
+    for k in range(3):  # keras-3: above step k
+        assert abs(box_of(page, "sample weights", k)["x"] - box_of(page, "score array", k)["x"]) < 1.5
+    assert box_of(page, "sample weights")["y"] < box_of(page, "score array")["y"] - 30
+    page.locator(".tiles label", has_text="tf-keras-2.10").click()
+    for k in range(3):  # beside sample k
+        assert abs(box_of(page, "sample weights", k)["y"] - box_of(page, "score array", 3 * k)["y"]) < 1.5
+    assert box_of(page, "sample weights")["x"] < box_of(page, "score array")["x"] - 40
+    assert "along batch" in page.inner_text(".weights .title").replace("\n", " ")
+    cells(page, "sample weights").nth(0).focus()
+    page.keyboard.press("ArrowDown")  # the keys go as the weights are drawn
+    assert page.evaluate("document.activeElement.dataset.key") == "w1"
+
+
+def test_every_edit_says_what_it_did(play):
+    page = play(preset("Mask and weights"))
+    cells(page, "score array").nth(5).fill("50")
+    assert effect(page) == "batch 1, step 2: 5 → 50. Masked: it does not count; the number stays 4.5."
+    assert "out" in cells(page, "score array").nth(5).get_attribute("class")
+    cells(page, "score array").nth(6).fill("8")
+    assert effect(page) == "batch 2, step 0: 6 → 8. Weight 0: it does not count; the number stays 4.5."
+    cells(page, "score array").nth(0).fill("7")
+    score = np.array([[7, 2, 1], [3, 1, 50], [8, 4, 2.0]])
+    mask = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0]])
+    now = regimes.reduce(score, [1, 3, 0], mask, regime="keras-2.2").value
+    plain = regimes.f.plain
+    assert effect(page) == f"batch 0, step 0: 3 → 7. 4.5 → {plain(now)} (+{plain(now - 4.5, 3)})."
+    cells(page, "mask").nth(0).click()
+    assert effect(page).startswith(f"mask at batch 0, step 0: masked, it counts no more. {plain(now)} → ")
+    page.locator(".tiles label", has_text="keras-2.3").click()
+    assert effect(page).startswith("keras-2.2 → keras-2.3. ") and "(−" in effect(page)
+    page.select_option("[data-key=reduction]", "mean_with_sample_weight")
+    assert effect(page).endswith("→ refused.")
+    page.get_by_role("button", name="Padding", exact=True).click()
+    assert effect(page) == ""
+
+
+def test_a_divisor_that_is_a_share_is_written_as_one(play):
+    page = play(preset("Mask and weights"))
+    assert equation(page) == "keras-2.2: 9 element losses ÷ 6/9 ÷ 3 ÷ 2/3 ÷ 3 = ÷ 4 in all"
+    page.get_by_text("one below the other").click()
+    assert "0.66667" not in page.inner_text("[data-lossviz=list]")
+
+
+def test_one_colour_scale_for_all_steps(play):
+    """The same number has the same colour in every picture; what is masked does not stretch the scale."""
+    page = play(preset("Mask and weights"))
+    cells(page, "score array").nth(5).fill("5000")
+    page.get_by_text("one below the other").click()
+    pairs = page.eval_on_selector_all(
+        ".steps svg text", "all => all.map((one) => [one.textContent, one.previousSibling.getAttribute('fill')])"
+    )
+    colours = {}
+    for text, fill in pairs:
+        colours.setdefault(text, set()).add(fill)
+    assert len(pairs) > 30 and all(len(fills) == 1 for fills in colours.values()), colours
+    assert len({next(iter(fills)) for fills in colours.values()}) > 5
+    page.locator(".next").click()
+    stage = page.eval_on_selector_all(
+        ".stage .cell", "all => all.map((one) => [one.textContent, one.style.background])"
+    )
+    assert all(fill.replace(" ", "") in colours[text] for text, fill in stage if text != "0"), stage
+
+
+def stage_text(page):
+    return page.locator(".stage .cell").all_inner_texts()
+
+
+def settle(page):
+    page.wait_for_function("document.getAnimations().length === 0")
+
+
+def test_step_by_step(play):
+    """The cells of an axis become one, the divisor appears, and masked cells are struck out; back again too."""
+    page = play(preset("Padding").replace("keras-2.3", "keras-3"))
+    said = page.locator(".caption")
+    following = page.get_by_role("button", name="Next step")
+    following.focus()
+    page.keyboard.press("Enter")
+    assert said.inner_text().startswith("1 of 5: × mask") and page.locator(".stage .cell.out").count() == 3
+    page.keyboard.press("Enter")
+    assert said.inner_text().startswith("2 of 5: ÷ 6/9, the mean of the mask") and page.inner_text(".chip") == "÷ 6/9"
+    page.keyboard.press("Enter")
+    settle(page)
+    assert said.inner_text().startswith("3 of 5: sum over step") and stage_text(page) == ["9", "6", "9"]
+    page.keyboard.press("Enter")
+    settle(page)
+    assert said.inner_text().startswith("4 of 5: sum over batch") and stage_text(page) == ["24"]
+    page.keyboard.press("Enter")
+    settle(page)
+    assert said.inner_text() == "5 of 5: ÷ 9 = mean → 2.66667" and number(page) == "2.66667"
+    assert page.get_attribute(".stage", "aria-label") == "(): 2.67" and following.is_disabled()
+    page.get_by_role("slider", name="step").focus()
+    page.keyboard.press("ArrowLeft")
+    assert stage_text(page) == ["24"]
+    page.keyboard.press("Home")
+    assert page.is_visible("[role=grid]") and not page.is_visible(".box")
+
+
+def test_motion_comes_on_top_of_the_picture(play):
+    """The picture is right from the first moment; ghosts move over it, and go."""
+    page = play(preset("Padding").replace("keras-2.3", "keras-3"))
+    following = page.get_by_role("button", name="Next step")
+    following.click()
+    moved = page.evaluate("document.getAnimations().map((one) => one.effect.target.className)")
+    assert moved.count("cell") > 0 and page.locator(".stage .cell[aria-hidden]").count() > 0
+    fallen = page.evaluate("""document.getAnimations().filter((one) =>
+        one.effect.getKeyframes().some((frame) => frame.transform && frame.transform.includes("rotate"))).length""")
+    assert fallen == 3  # the masked ones
+    settle(page)
+    assert page.locator(".stage .cell[aria-hidden]").count() == 0 and len(stage_text(page)) == 9
+    following.click()
+    following.click()
+    ends = page.evaluate("""document.getAnimations().map((one) => one.effect.getKeyframes())
+        .filter((frames) => frames.some((frame) => frame.transform && frame.transform !== "none"))
+        .map((frames) => frames.at(-1).transform)""")
+    # nine cells slide into three: the outer ones by one cell, to the middle
+    assert len(ends) == 9 and {re.search(r"translate\(([-\d.]+)px", one)[1] for one in ends} == {"48", "0", "-48"}
+
+
+def test_no_motion_where_it_is_not_wanted(play):
+    page = play(preset("Mask and weights"), reduced_motion="reduce")
+    for _ in range(8):
+        page.get_by_role("button", name="Next step").click()
+        assert page.evaluate("document.getAnimations().length") == 0
+        assert page.locator(".stage [aria-hidden]").count() == 0
+    assert page.inner_text(".caption") == "8 of 8: ÷ 3 = mean → 4.5"
+
+
+def test_every_trap_can_be_stepped_through(play):
+    page = play(reduced_motion="reduce")
+    traps = page.evaluate("lossvizPlayground.PRESETS.map((one) => one.name)")
+    for name in traps:
+        page.get_by_role("button", name=name, exact=True).click()
+        following = page.get_by_role("button", name="Next step")
+        for _ in range(12):
+            if following.is_disabled():
+                break
+            following.click()
+        assert following.is_disabled(), name
+        if name != "Two outputs":  # its stage follows one output
+            assert page.inner_text(".caption").endswith(f"→ {number(page)}"), name
 
 
 def test_by_keyboard_alone(play):
-    page = play()
+    page = play(preset("Five classes"))
     stops = []
     look = """() => {
         const one = document.activeElement, style = getComputedStyle(one.closest(".tiles label") || one);
         const name = one.getAttribute("aria-label") || (one.labels && one.labels[0] ? one.labels[0] : one).textContent;
         return [name.trim(), style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2];
     }"""
-    for _ in range(60):
+    for _ in range(80):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement === document.body"):
             break
@@ -636,8 +977,11 @@ def test_by_keyboard_alone(play):
     names = [name for name, _ in stops]
     assert all(name for name in names) and all(visible for _, visible in stops), stops
     # a grid is one stop, and so are the regimes
-    assert sum(name.startswith("batch 0, row 0") for name in names) == 1 and sum("keras" in name for name in names) == 1
-    for name in ("Reset", "Copy link", "Padding", "reduction", "loss weight", "The same in Python"):
+    assert (
+        sum(name.startswith("batch 0, row 0") for name in names) == 1
+        and sum(name.startswith("keras-") for name in names) == 1
+    )
+    for name in ("Reset", "Copy link", "Padding", "reduction", "loss weight", "Next step", "one below the other"):
         assert any(name in one for one in names), name
 
     # regimes with arrows
@@ -688,7 +1032,7 @@ def test_by_keyboard_alone(play):
     page.locator("[data-key=m]").focus()
     page.keyboard.press("ArrowDown")
     assert focused(page) is None and page.evaluate("document.activeElement.dataset.key") == "m"  # the focus stays
-    page.keyboard.press("Tab")
+    cells(page, "mask").nth(0).focus()
     page.keyboard.press("ArrowRight")
     before = number(page)
     page.keyboard.press("Space")
@@ -698,13 +1042,14 @@ def test_by_keyboard_alone(play):
 
 def test_the_path_of_a_cell_is_outlined(play):
     page = play(preset("Mask and weights"))
+    page.get_by_text("one below the other").click()
     cells(page, "score array").nth(4).focus()  # sample 1, step 1
     paths = page.eval_on_selector_all(
         ".lvp .steps .planes",
         """all => all.map((one) => [...one.querySelectorAll("rect")]
             .map((cell, k) => cell.classList.contains("on") ? k : -1).filter((k) => k >= 0))""",
     )
-    assert paths == [[4], [4], [1], [1], [1], [0]]
+    assert paths == [[4], [4], [4], [1], [1], [1], [0]]
 
 
 def test_axes_come_and_go_and_weights_follow(play):
@@ -733,7 +1078,7 @@ def test_any_shape_of_weights(play):
     assert [text.startswith("refused") for text in tiles(page)] == [
         text.startswith("sample_weight") for text in refused
     ]
-    table = page.locator(".lvp table").first.inner_text()
+    table = page.locator("[data-lossviz=four] table").inner_text()
     for text in refused:
         assert not text.startswith("sample_weight") or text in table
     for bad in ("2, x", "7", "0", "2,2,2,2,2,2", "6,6,6,6"):
@@ -755,9 +1100,8 @@ def regimes_text(score, weight, regime):
 
 def test_several_outputs(play):
     page = play(preset("Two outputs"))
-    assert "3.4 " in page.inner_text(".lvp .steps li:last-child") or "= 3.4" in page.inner_text(
-        ".lvp .steps li:last-child"
-    )
+    page.get_by_text("one below the other").click()
+    assert page.inner_text(".lvp .steps li:last-child").endswith("= 3.4")
     page.get_by_role("button", name="Output 2").click()
     page.fill("[data-key=lw]", "0.1")
     assert number(page) == regimes.f.plain((0.7 + 1.1) / 2 + 0.1 * 250, 6)
@@ -807,7 +1151,7 @@ def test_a_broken_address_says_so_and_shows_the_default(play):
     })"""
     for hash, message in BAD.items():
         said, value, strangers = page.evaluate(go, hash)
-        assert message in said and said.endswith("The first preset is shown instead."), (hash, said)
+        assert message in said and said.endswith("The first question is shown instead."), (hash, said)
         assert value == default and strangers == 0, hash
     assert page.evaluate(go, "#play:axes=b2&e=1,2") == ["", "1.5", 0]  # and back to a good one
     assert page.evaluate(go, "#heading") == ["", "1.5", 0]  # a place on the page is no state: nothing changes
@@ -816,7 +1160,7 @@ def test_a_broken_address_says_so_and_shows_the_default(play):
 def test_an_address_at_the_start(play):
     page = play()
     start = page.url
-    default, padding = preset("Five classes"), preset("Padding")
+    default, padding = preset("Mask and weights"), preset("Padding")
     wanted = {
         "#play:axes=b2&e=1,x": default,
         "#heading": default,
@@ -872,7 +1216,7 @@ def test_on_a_phone(play, hash, dark):
         page.evaluate("document.documentElement.dataset.theme = 'dark'")
     assert alert(page) == ""
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    controls = ".lvp :is(button, select, input, summary, label:has(input))"
+    controls = ".lvp :is(button, select, input:not([type=radio]), summary, label:has(input))"
     small = page.eval_on_selector_all(
         controls,
         """all => all.filter((one) => {
@@ -883,15 +1227,6 @@ def test_on_a_phone(play, hash, dark):
     assert small == []
     page.locator("[role=gridcell] > *").nth(0).tap()
     assert focused(page).startswith("batch 0")
-
-
-def test_no_motion(play):
-    page = play(reduced_motion="reduce")
-    moving = """[...document.querySelectorAll(".lvp, .lvp *")].filter((one) => {
-        const style = getComputedStyle(one);
-        return parseFloat(style.transitionDuration) || parseFloat(style.animationDuration);
-    }).length"""
-    assert page.evaluate(moving) == 0
 
 
 def luminance(color):
@@ -912,16 +1247,219 @@ def test_numbers_in_cells_can_be_read(play):
 
 
 def test_from_a_file(chromium, tmp_path):
-    (tmp_path / "index.html").write_text(HTML)
-    (tmp_path / "playground.js").write_bytes(SCRIPT.read_bytes())
+    write_pages(tmp_path)
     with browser.visit(chromium, (tmp_path / "index.html").as_uri()) as seen:
         seen.page.get_by_role("button", name="Padding").click()
         assert seen.page.url.endswith(preset("Padding")) and seen.problems == []
+    with browser.visit(chromium, (tmp_path / "views.html").as_uri()) as seen:
+        assert seen.page.inner_text("#masks output") == "2" and seen.problems == []
+        seen.page.fill("#guess-number input", "1.333")
+        seen.page.keyboard.press("Enter")
+        assert seen.page.inner_text("#guess-number .verdict") == "Right."
+
+
+# --- embedded views
+
+
+def view(page, name):
+    return page.locator(f"#{name}")
+
+
+def test_a_view_of_masks(play):
+    page = play(page="views")
+    one = view(page, "masks")
+    errors, mask = np.array([[1, 1, 1], [5, 9, 9]]), np.array([[1, 1, 1], [1, 0, 0]])
+    assert one.locator("output").inner_text() == "2"
+    shown = one.locator(".tiles b").all_inner_texts()
+    wanted = [regimes.reduce(errors, mask=mask, regime=r).value for r in ("keras-2.2", "keras-2.3", "keras-3")]
+    assert [text.removesuffix(" ≠") for text in shown] == [regimes.f.plain(x, 6) for x in wanted]
+    one.locator("[data-key=m4]").click()
+    mask[1, 1] = 1
+    value = regimes.reduce(errors, mask=mask, regime="keras-3").value
+    assert one.locator("output").inner_text() == regimes.f.plain(value, 6)
+    assert "unmasked, it counts again. 2 → 3.4 (+1.4)." in one.locator(".effect").inner_text()
+    for _ in range(5):
+        one.get_by_role("button", name="Next step").click()
+    assert one.locator(".caption").inner_text().endswith("÷ 6 = mean → 3.4")
+    link = one.get_by_role("link", name="Open in the playground").get_attribute("href")
+    assert link == "playground.html#play:regime=keras-3&axes=b2s3&e=1,1,1,5,9,9&m=2x3:111110"
+    one.get_by_role("button", name="Start again").click()
+    assert one.locator("output").inner_text() == "2" and one.locator("[role=grid]").first.is_visible()
+    # a view has its own state: the others have not moved
+    assert view(page, "weights").locator("output").inner_text() == "3"
+
+
+def test_a_view_of_weights(play):
+    one = view(play(page="views"), "weights")
+    assert one.locator(".pair.over").count() == 1
+    one.get_by_text("tf-keras-2.10").click()
+    assert one.locator(".pair.left").count() == 1
+    one.locator("[data-key=w]").select_option(label="none")
+    assert one.locator("[role=grid]").count() == 1 and one.locator("output").inner_text() == "1"
+
+
+def test_a_view_of_the_last_axis(play):
+    one = view(play(page="views"), "class")
+    one.locator("[data-key=fn]").select_option("sum")
+    assert one.locator(".effect").inner_text() == "mean → sum over class. 0.41667 → 1.25 (+0.833)."
+    assert one.locator(".tiles").count() == 0
+
+
+def test_a_view_of_outputs(play):
+    one = view(play(page="views"), "outputs")
+    lines = [text.split("\t") for text in one.locator("tbody tr").all_inner_texts()]
+    assert [(line[0], line[1], line[3]) for line in lines] == [
+        ("price", "4", "4"), ("rating", "1", "10"), ("days", "3", "1.5")
+    ]  # fmt: skip
+    field = one.get_by_label("loss weight of rating")
+    field.fill("")
+    field.press_sequentially("0.5")  # what is being typed stays as it is
+    assert field.input_value() == "0.5" and one.locator("output").inner_text() == "6"
+    assert one.locator(".effect").inner_text().startswith("rating, loss weight: ")
+    assert one.locator("tbody tr").nth(1).inner_text().split("\t")[3:] == ["0.5", " 8.33 %"]
+    one.get_by_role("button", name="days").click()
+    assert one.locator("[role=grid] input").first.input_value() == "3"
+
+
+def test_a_view_of_the_progress_bar(play):
+    one = view(play(page="views"), "batches")
+    losses = [1.0, 4.0]
+    epoch = regimes.epoch(losses, [2, 1], regime="keras-3")
+    lines = [text.split("\t") for text in one.locator("tbody tr").all_inner_texts()]
+    assert [line[0] for line in lines] == ["1/2", "2/2"] and [float(line[2]) for line in lines] == losses
+    assert [float(line[3]) for line in lines] == list(epoch.bars)
+    assert one.locator(".sum").inner_text() == "The epoch ends with 2. The plain mean of the batches would be 2.5."
+    one.locator("[data-key=size]").select_option("3")
+    assert one.locator("tbody tr").count() == 1 and "plain mean" not in one.locator(".sum").inner_text()
+    assert not one.locator(".control").is_visible()
+
+
+def test_a_view_that_cannot_be_read_says_why(play):
+    one = view(play(page="views"), "broken")
+    assert "e holds something that is not a number" in one.get_by_role("alert").inner_text()
+    assert STILL in one.inner_text()
+
+
+def test_views_without_scripts(chromium, address):
+    with browser.visit(chromium, address.replace("index", "views"), java_script_enabled=False) as seen:
+        text = seen.page.inner_text("main")
+        assert text.count(STILL) == len(VIEWS)
+        assert "Write down your guess" in text and "You divided" not in text and seen.problems == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_views_on_a_phone(play, dark):
+    page = play(page="views", width=390, height=844, dark=dark, has_touch=True)
+    if dark:
+        page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    following = view(page, "masks").get_by_role("button", name="Next step")
+    following.tap()
+    assert view(page, "masks").locator(".stage").is_visible() and following.bounding_box()["height"] >= 44
+    background, ink = page.evaluate(
+        "(({backgroundColor, color}) => [backgroundColor, color])(getComputedStyle(document.querySelector('.next')))"
+    )
+    assert background != ink
+
+
+def test_axe_finds_nothing_serious(chromium, address):
+    pytest.importorskip("axe_playwright_python")
+    source = Path(find_spec("axe_playwright_python").origin).with_name("axe.min.js").read_text(encoding="utf-8")
+    states = [("index", ""), ("index", preset("Mask and weights")), ("views", "")]
+    for (page, hash), dark in [(one, dark) for one in states for dark in (False, True)]:
+        with browser.visit(chromium, address.replace("index", page) + hash, reduced_motion="reduce") as seen:
+            if dark:
+                seen.page.evaluate("document.documentElement.dataset.theme = 'dark'")
+            seen.page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+            if dark and seen.page.locator(".next:visible").count():
+                seen.page.locator(".next:visible").first.click()
+            seen.page.evaluate(source)
+            found = seen.page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")["violations"]
+            serious = [one for one in found if one["impact"] in ("serious", "critical")]
+            assert serious == [], [(one["id"], one["nodes"][0]["html"][:300]) for one in serious]
+
+
+# --- answers
+
+
+def judged(page, name, guess):
+    page.fill(f"#{name} input", guess)
+    page.locator(f"#{name}").get_by_role("button", name="Check").click()
+    return page.inner_text(f"#{name} .verdict")
+
+
+def test_an_answer_box_knows_right_from_wrong(play):
+    page = play(page="views")
+    for right in ("1.33", "1.3333", "1,33", "4/3", " 4 / 3 ", "1.334", "1.33 %"):
+        assert judged(page, "guess-number", right) == "Right.", right
+    for wrong in ("1.3", "1.34", "-1.33", "133", "0", "1/0", "nan"):
+        assert judged(page, "guess-number", wrong).startswith("Not this. Try again"), wrong
+    assert judged(page, "guess-number", "2") == "Not this:"
+    assert page.get_by_text("You divided by the four real steps.").is_visible()
+    assert judged(page, "guess-number", "two") == "“two” is not a number."
+    assert judged(page, "guess-number", "") == "Write a guess first."
+    assert not page.get_by_text("You divided by the four real steps.").is_visible()
+    page.fill("#guess-number input", "1.33")
+    assert page.inner_text("#guess-number .verdict") == ""  # no verdict on what it was not asked about
+    for right in ("(3, 1)", "3,1", "[3, 1]"):
+        assert judged(page, "guess-words", right) == "Right.", right
+    assert judged(page, "guess-words", "(1, 3)").startswith("Not this")
+
+
+def test_the_answer_does_not_stand_in_the_source():
+    for name, right, digits in (("guess-a", "1.3333", 3), ("guess-b", "(3, 1)", 0), ("guess-c", "keras-2.2", 0)):
+        html = answer.box(name, right, digits)
+        assert right not in html and answer.canonical(right, digits) not in html
+    hashes = {re.search('data-answer="(.*?)"', answer.box(f"guess-{k}", "4.5"))[1] for k in range(50)}
+    assert len(hashes) == 50 and all(re.fullmatch("[0-9a-f]{8}", one) for one in hashes)
+
+
+def test_answers_are_hashed_on_the_page_as_by_the_script(chromium, address):
+    rng = np.random.default_rng(5)
+    numbers = [*(rng.normal(size=150) * 10.0 ** rng.integers(-9, 12, 150)), 0.0, 0.125, 2.5, 0.5, 999.9, 1e21, -0.375]
+    numbers += [math.inf, -math.inf, math.nan, *(k / 64 for k in range(40))]
+    given = [(repr(float(x)), digits) for x in numbers for digits in (1, 2, 3, 5)]
+    given += [(text, 0) for text in ("(3, 1)", "Keras-2.2", "“row”", "['a', 'b']", "(3,)")]
+    mine = [answer.canonical(*one) for one in given]
+    script = """(given) => given.map(([text, digits]) => lossvizPlayground.canonical(text, digits))"""
+    with browser.visit(chromium, address) as seen:
+        assert seen.page.evaluate(script, given) == mine
+        sample = mine[::40]
+        found = seen.page.evaluate("(all) => all.map((one) => lossvizPlayground.digest('guess-ä', one))", sample)
+        assert found == [answer.digest("guess-ä", one) for one in sample]
+
+
+def test_the_script_for_answers_prints_the_box(tmp_path):
+    command = [sys.executable, ROOT / "scripts" / "answer.py", "guess-x", "2", "--hint", "1.3333", "By six & not four."]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == answer.box("guess-x", "2", 3, [("1.3333", "By six & not four.")])
+    assert "By six &amp; not four." in printed and "\n\n" not in printed
+
+
+# --- the book
+
+
+def markdown_of_chapters():
+    for file in sorted((ROOT / "book").glob("*.ipynb")):
+        for number, cell in enumerate(json.loads(file.read_text(encoding="utf-8"))["cells"]):
+            if cell["cell_type"] == "markdown":
+                yield file.stem, number, "".join(cell["source"])
+
+
+def test_views_in_the_chapters_can_be_read(pages):
+    found = [
+        (name, play)
+        for name, _, text in markdown_of_chapters()
+        for play in re.findall(r'class="lossviz-play"[^>]*data-play="([^"]*)"', text)
+    ]
+    assert {name for name, _ in found} >= CHAPTERS_WITH_VIEWS
+    for (name, _), page in zip(found, pages([f"#play:{play}" for _, play in found]), strict=True):
+        assert page["again"] and len(page["rows"]) == 4, name
 
 
 def test_the_page_of_the_book():
     text = PAGE.read_text()
-    assert ":file: _playground/playground.js" in text and "<noscript>" in text and 'id="lossviz-playground"' in text
+    assert "<noscript>" in text and 'data-lossviz="bar"' in text
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     assert re.findall(r"(?<![\w.])\d+(?:\.\d+)?", prose) == ["1"]  # no number by hand: "rank other than 1"
 
@@ -929,16 +1467,30 @@ def test_the_page_of_the_book():
 def test_the_built_page(chromium):
     if not BUILT.is_file():
         pytest.skip("the book is not built (./build.sh)")
-    if SCRIPT.read_text() not in BUILT.read_text():
+    static = BUILT.parent.parent / "_static"
+    if (static / "playground.js").read_text() != SCRIPT or (static / "playground.css").read_text() != STYLE:
         assert "LOSSVIZ_SITE" not in os.environ, "this site holds another version of the playground"
         pytest.skip("the book was built from another version of the playground (./build.sh)")
     with browser.serve(BUILT.parent.parent) as site:
-        for width in (390, 1280):
+        for width in (390, 768, 1280):
             with browser.visit(chromium, f"{site}/book/playground.html{preset('Padding')}", width=width) as seen:
                 assert number(seen.page) == values_of(preset("Padding"))["keras-2.3"]
                 assert seen.page.evaluate("document.documentElement.scrollWidth") == width
+                seen.page.evaluate("scrollTo(0, document.documentElement.scrollHeight / 2)")
+                seen.page.wait_for_timeout(200)
+                covered = seen.page.evaluate(COVERED)
+                assert covered == "OUTPUT", (width, covered)
                 assert seen.problems == []
         with browser.visit(chromium, f"{site}/book/playground.html", java_script_enabled=False) as seen:
             assert "The playground needs JavaScript" in seen.page.inner_text("article, main")
-        for name in ("index", "last_axis"):  # the script is on no other page
-            assert "lossvizPlayground" not in Path(BUILT.parent, f"{name}.html").read_text()
+    for file in BUILT.parent.glob("*.html"):
+        text = file.read_text()
+        wanted = any(mark in text for mark in playground.MARKS)
+        assert ("playground.js" in text) == wanted and "lossvizPlayground" not in text, file.name
+
+
+#: What lies over the top of the number when the page is scrolled: nothing but the number itself.
+COVERED = """() => {
+    const box = document.querySelector(".lvp output").getBoundingClientRect();
+    return document.elementFromPoint(box.left + 3, box.top + 3).tagName;
+}"""
