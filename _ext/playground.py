@@ -1,4 +1,4 @@
-"""Sphinx extension: the playground's script and style, for the pages that have a playground, a view or an answer box.
+"""Sphinx extension: the playground's script and style, for the pages that have a playground or a view of it.
 
 The script is written in parts (book/_playground) that become one plain file without a build tool: one function around
 all of them, in this order, without indentation and without the comments that fill a line.
@@ -14,7 +14,7 @@ HEAD = """\
 "use strict";
 (() => {
 """
-MARKS = ("data-lossviz=", 'class="lossviz-play"', 'class="lossviz-answer"')
+MARKS = ("data-lossviz=", 'class="lossviz-play"')
 
 
 def read(name: str) -> str:

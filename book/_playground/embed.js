@@ -1,4 +1,4 @@
-// --- embedded views, and boxes for answers: see "Put a view into a chapter" in CONTRIBUTING.md
+// --- embedded views: see "Put a view into a chapter" in CONTRIBUTING.md
 
 /** Fill `<div class="lossviz-play" data-play="regime=…" …>`: an address as in the playground's, and what to show. */
 function mountView(root, k) {
@@ -71,52 +71,11 @@ function mountView(root, k) {
 	update({});
 }
 
-// --- answers
-
-/** A guess as a canonical text: a number to so many significant digits, or words without spaces, quotes and brackets. */
-function canonical(text, digits) {
-	if (!digits) return text.toLowerCase().replace(/[\s"'“”‘’()[\]]/g, "").replace(/,$/, "");
-	const [above, below, more] = text.replace(/[\s\u00a0_%]/g, "").split("/"), a = readNumber(above || ""), b = below === undefined ? 1 : readNumber(below);
-	if (a === null || b === null || more !== undefined) return null;
-	const x = a / b;
-	return Number.isFinite(x) ? (x === 0 ? 0 : x).toExponential(digits - 1) : String(x);
-}
-
-/** 32 bits of FNV-1a, a thousand times over: an answer that cannot be read off the source. `scripts/answer.py` makes the same. */
-function digest(id, text) {
-	let hash = "";
-	for (let k = 0; k < 1000; k++) {
-		let h = 0x811c9dc5;
-		for (const byte of new TextEncoder().encode(`${id}:${text}:${hash}`)) h = Math.imul(h ^ byte, 0x01000193) >>> 0;
-		hash = h.toString(16).padStart(8, "0");
-	}
-	return hash;
-}
-
-/** Fill `<div class="lossviz-answer" id="…" data-answer="hash" data-digits="3">`: a field, and a word on what was written. */
-function mountAnswer(root) {
-	const { answer, digits = "", label = "Your guess" } = root.dataset, said = make("p", { class: "verdict", role: "status" }), hints = [...root.querySelectorAll("[data-if]")];
-	const field = make("input", { class: "field", size: 12, autocomplete: "off", "aria-label": label, inputmode: digits ? "decimal" : "text", oninput: () => { said.textContent = ""; hints.forEach((one) => { one.hidden = true; }); } });
-	const check = (event) => {
-		event.preventDefault();
-		const text = canonical(field.value, Number(digits)), hash = text && digest(root.id, text), right = hash === answer;
-		hints.forEach((one) => { one.hidden = one.dataset.if !== hash; });
-		said.className = `verdict ${right ? "good" : "bad"}`;
-		said.textContent = !field.value.trim() ? "Write a guess first." : text === null ? `${word(field.value)} is not a number.` : right ? "Right." : hints.some((one) => !one.hidden) ? "Not this:" : "Not this. Try again, or unfold the solution.";
-	};
-	const precise = Number(digits) > 0 ? dim(` to ${digits} significant digits`) : "";
-	root.classList.add("lvp", "answer");
-	root.querySelectorAll(".without").forEach((one) => one.remove());
-	root.prepend(make("form", { class: "line", onsubmit: check }, make("label", {}, `${label} `, field), button("Check", null, { type: "submit" }), precise));
-	root.querySelector("form").after(said);
-}
-
-window.lossvizPlayground = { reduce, compare, evaluate, epoch, batchLosses, shares, frames, read, write, pythonCode, canonical, digest, PRESETS, LESSONS };
+window.lossvizPlayground = { reduce, compare, evaluate, epoch, batchLosses, shares, frames, read, write, pythonCode, PRESETS, LESSONS };
 
 function mountAll() {
 	if (document.querySelector('[data-lossviz="bar"]')) mountPage();
 	document.querySelectorAll(".lossviz-play").forEach(mountView);
-	document.querySelectorAll(".lossviz-answer").forEach(mountAnswer);
 }
 if (document.readyState === "loading") addEventListener("DOMContentLoaded", mountAll);
 else mountAll();
