@@ -69,6 +69,16 @@ def members(module: str) -> list[Definition]:
     return [found[name] for name in names]
 
 
+def bases(node: ast.ClassDef, tree: ast.Module) -> list[tuple[ast.ClassDef, ast.Module]]:
+    """The classes of this package that a class is made of, the outermost first, each with its module."""
+    found = []
+    for name in (base.id for base in node.bases if isinstance(base, ast.Name)):
+        home = next((parse(one) for one in imported(tree) if name in definitions(parse(one))), tree)
+        if isinstance(base := definitions(home).get(name), ast.ClassDef):
+            found += bases(base, home)
+    return [*found, (node, tree)]
+
+
 def methods(node: ast.ClassDef) -> list[ast.FunctionDef]:
     """Public methods and properties; what Keras calls by itself is described with the class."""
     functions = [one for one in node.body if isinstance(one, ast.FunctionDef)]
@@ -219,11 +229,12 @@ class Writer:
 
     def entry(self, module: str, node: Definition, tree: ast.Module) -> None:
         kind = "class" if isinstance(node, ast.ClassDef) else "function"
-        inner = methods(node) if kind == "class" else []
+        classes = bases(node, tree) if kind == "class" else []
+        inner = [(one, home) for base, home in classes for one in methods(base)]
         title, text = f"{node.name}{signature(node, tree)}", ast.get_docstring(node)
         self.block(kind, title, text, 5, close=not inner, module=module)
-        for one in inner:
-            kind, arguments = ("property", "") if is_property(one) else ("method", signature(one, tree))
+        for one, home in inner:
+            kind, arguments = ("property", "") if is_property(one) else ("method", signature(one, home))
             self.block(kind, f"{one.name}{arguments}", ast.get_docstring(one), 4)
         if inner:
             self.lines += ["`````", ""]

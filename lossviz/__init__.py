@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from lossviz.nonfinite.search import NonFinite, find_nonfinite
     from lossviz.report.comparison import Comparison
     from lossviz.report.findings import Finding
-    from lossviz.report.records import AdditivityError, Part, Report, Step, Term
+    from lossviz.report.records import AdditivityError, Part, Step, Term
+    from lossviz.report.report import Report
 
 __version__ = "0.1.0"
 
@@ -63,11 +64,12 @@ __all__ = [
 _HOME = {
     "Comparison": "report.comparison",
     "Finding": "report.findings",
+    "Report": "report.report",
     "LossParts": "callbacks",
     "lint": "ask.lint",
     **dict.fromkeys(("explain", "explain_loss"), "ask.explain"),
     **dict.fromkeys(("NonFinite", "find_nonfinite"), "nonfinite.search"),
-    **dict.fromkeys(("AdditivityError", "Part", "Report", "Step", "Term"), "report.records"),
+    **dict.fromkeys(("AdditivityError", "Part", "Step", "Term"), "report.records"),
 }
 
 

@@ -30,7 +30,7 @@ from lossviz.report.formatting import (
     OTHER_AXIS_COLOR,
     QUIET,
 )
-from lossviz.report.records import UNSPLIT, Part, Report, Term
+from lossviz.report.records import UNSPLIT, Balance, Part, Term
 
 __all__ = ["AXIS_COLORS", "CLASS_COLORS", "KIND_COLORS", "STYLE"]
 __all__ += ["bars", "cascade", "describe", "heatmap", "waterfall"]
@@ -54,7 +54,7 @@ _BOX = 0.56  # height of a cascade's boxes, in its own units
 
 
 def waterfall(
-    report: Report, by: str | None = None, term: str | None = None, ax: Axes | None = None, max_display: int = 10
+    report: Balance, by: str | None = None, term: str | None = None, ax: Axes | None = None, max_display: int = 10
 ) -> Axes:
     """The loss as a running sum from 0 to the total, largest share first, each bar labelled with its number.
 
@@ -162,7 +162,7 @@ def bars(
 
 
 def heatmap(
-    report: Report,
+    report: Balance,
     term: str | None = None,
     axes: tuple[str, str] = ("row", "col"),
     ax: Axes | None = None,
@@ -230,7 +230,7 @@ def heatmap(
     return ax
 
 
-def cascade(report_or_term: Report | Term, ax: Axes | None = None, *, part: int | None = None) -> Axes:
+def cascade(report_or_term: Balance | Term, ax: Axes | None = None, *, part: int | None = None) -> Axes:
     """How a tensor of element losses becomes the number: one row of boxes a step, one box an axis.
 
     Read it downwards. Each axis has a column and a colour, and its column ends at the step that removes it;
@@ -274,7 +274,7 @@ def cascade(report_or_term: Report | Term, ax: Axes | None = None, *, part: int 
             _words(ax, middle, top + _BOX + (0.12 + gap) / 2, arrow, 10.5, halo=True)
         column = f.Column.of([term.contribution, chosen.contribution])
         _number(ax, width, tops[-1], _minus(column(chosen.contribution)), RESULT, "white")
-        if isinstance(report_or_term, Report):
+        if isinstance(report_or_term, Balance):
             share = _minus(f.percent(chosen.contribution, report_or_term.total))
             remark = f"{share} of\nthe loss" if share else ""
             ax.text(0.72 * width, tops[-1] + _BOX / 2, remark, va="center", color=QUIET, fontsize=10)
@@ -285,7 +285,7 @@ def cascade(report_or_term: Report | Term, ax: Axes | None = None, *, part: int 
     return ax
 
 
-def describe(report: Report, by: str | None = None, term: str | None = None, top: int = 3) -> str:
+def describe(report: Balance, by: str | None = None, term: str | None = None, top: int = 3) -> str:
     """One sentence with a figure's message, for its alternative text: the number and its largest shares."""
     report = f.as_report(report)
     if by is None:
@@ -390,7 +390,7 @@ def _plane(term: Term, axes: tuple[str, ...], at: dict[str, Hashable]) -> tuple[
     return total, labels
 
 
-def _only_term(report_or_term: Report | Term) -> Term:
+def _only_term(report_or_term: Balance | Term) -> Term:
     if isinstance(report_or_term, Term):
         term = report_or_term
     else:

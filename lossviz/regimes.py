@@ -28,7 +28,8 @@ from html import escape
 import numpy as np
 
 from lossviz.report import formatting as f
-from lossviz.report.records import Part, Report, Step, Term
+from lossviz.report.records import Part, Step, Term
+from lossviz.report.report import Report
 
 #: The names of the four regimes, the oldest first.
 REGIMES = ("keras-2.2", "keras-2.3", "tf-keras-2.10", "keras-3")

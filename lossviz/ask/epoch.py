@@ -26,7 +26,8 @@ from lossviz.backend import quiet as _quiet
 from lossviz.engine.labels import NO_CLASS
 from lossviz.report import findings
 from lossviz.report import formatting as f
-from lossviz.report.records import EXACTNESS, TRUE_CLASS, UNSPLIT, Part, Report, Step, Term, sum_to
+from lossviz.report.records import EXACTNESS, TRUE_CLASS, UNSPLIT, Part, Step, Term, sum_to
+from lossviz.report.report import Report
 
 #: Without a word about it, a progress bar appears after this many seconds.
 PATIENCE = 3.0

@@ -27,7 +27,7 @@ from lossviz.backend.tracing import Traced  # noqa: E402
 from lossviz.engine.decompose import Decomposition, Plan, decompose, plan  # noqa: E402
 from lossviz.engine.labels import first_nonfinite  # noqa: E402
 from lossviz.engine.terms import write_terms  # noqa: E402
-from lossviz.report.records import Report  # noqa: E402
+from lossviz.report.report import Report  # noqa: E402
 from lossviz.rules import evidence  # noqa: E402
 
 #: Arrays with more elements than this are kept summed over their largest axes (see `explain`).

@@ -6,9 +6,9 @@ from lossviz.report.records import (
     UNSPLIT,
     AdditivityError,
     Part,
-    Report,
     Step,
     Term,
 )
+from lossviz.report.report import Report
 
 __all__ = ["EXACTNESS", "TRUE_CLASS", "UNSPLIT", "AdditivityError", "Part", "Report", "Step", "Term"]

@@ -9,15 +9,12 @@ import math
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lossviz.report.difference import Change, Difference
 from lossviz.report.findings import Finding
-from lossviz.report.records import UNSPLIT, Part, Report, Step, Term
-
-if TYPE_CHECKING:
-    from lossviz.report.comparison import Change, Comparison
+from lossviz.report.records import UNSPLIT, Balance, Part, Step, Term
 
 #: Colours of classes, in label order; they repeat. The first five are those of the book's scenes (paper, blue, red
 #: and green pen, pencil: `lossviz.examples.CLASS_COLORS`). Told apart also by colour-blind eyes; see the tests.
@@ -97,7 +94,7 @@ def percent(share: float, total: float) -> str:
     return f"{ratio + 0.0:.1f} %"
 
 
-def residual_text(report: Report, column: Column) -> str:
+def residual_text(report: Balance, column: Column) -> str:
     """The residual as printed: its column's decimals while it is rounding, two digits of it where it is not.
 
     Rounding noise differs between processors; printed to the column's precision it is the same everywhere.
@@ -110,13 +107,13 @@ def residual_text(report: Report, column: Column) -> str:
     return column(residual) if column.decimals is not None and float(column(residual)) else f"{residual:.1e}"
 
 
-def allowed(report: Report) -> float:
+def allowed(report: Balance) -> float:
     """The largest residual that counts as rounding; NaN where the shares are not finite."""
     scale = report.magnitude
     return report.tolerance * scale if math.isfinite(scale) else math.nan
 
 
-def verdict(report: Report) -> tuple[str, str]:
+def verdict(report: Balance) -> tuple[str, str]:
     """The name of the residual's row and the remark at its end: what of it is allowed."""
     limit = allowed(report)
     if not math.isfinite(report.reported) or not math.isfinite(limit):
@@ -131,7 +128,7 @@ def clean(text: object) -> str:
     return "".join(c if c.isprintable() or c == "\u200d" else c.encode("unicode_escape").decode() for c in str(text))
 
 
-def versions_text(report: Report) -> str:
+def versions_text(report: Balance) -> str:
     """Versions and batch size, for the line under the headline."""
     versions = ", ".join(f"{clean(name)} {clean(version)}" for name, version in report.versions.items())
     batch = "" if report.batch_size is None else f"batch of {report.batch_size}"
@@ -256,12 +253,12 @@ def share_rows(
     return rows + rest
 
 
-def source_text(report: Report) -> str:
+def source_text(report: Balance) -> str:
     """Where a report's number is from, its versions and its batch, in one line."""
     return "; ".join(part for part in (clean(report.source), versions_text(report)) if part)
 
 
-def headline(comparison: Comparison, column: Column) -> str:
+def headline(comparison: Difference, column: Column) -> str:
     """`loss 0.5 → 0.25, difference -0.25 (-50.0 %)`, and the label or term that moved furthest."""
     before, after = comparison.before.reported, comparison.after.reported
     relative = percent(comparison.difference, abs(before))

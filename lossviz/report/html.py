@@ -10,16 +10,13 @@ import contextlib
 import math
 from collections.abc import Hashable, Iterable
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lossviz.report import formatting as f
+from lossviz.report.difference import Difference
 from lossviz.report.findings import Finding
-from lossviz.report.records import UNSPLIT, Part, Report, Term
-
-if TYPE_CHECKING:
-    from lossviz.report.comparison import Comparison
+from lossviz.report.records import UNSPLIT, Balance, Part, Term
 
 #: Parts with at most this many elements show each of them.
 GRID = 64
@@ -114,7 +111,7 @@ def _style() -> str:
     )
 
 
-def render(report: Report) -> str:
+def render(report: Balance) -> str:
     """The report as one `<div class="lv">`: a row a term, folded below it its steps, shares and elements.
 
     Holds every number of the text form, written the same way. The largest term is unfolded. Bars stand where
@@ -168,7 +165,7 @@ def block(lines: list[str]) -> str:
     return "\n".join([f'<div class="lv"><style>\n{_style()}</style>', *lines, "</div>"])
 
 
-def render_comparison(comparison: Comparison) -> str:
+def render_comparison(comparison: Difference) -> str:
     """The comparison as one `<div class="lv">`: a table of terms, and below it one of labels for each axis."""
     one, other = comparison.before, comparison.after
     numbers = [number for change in comparison.changes for number in (*change.contributions, change.difference)]
@@ -224,7 +221,7 @@ def _moved(name: str, numbers: Iterable[str], bar: str) -> str:
     return f"<tr><th scope=row>{name}</th> {cells} <td>{bar}</td></tr>"
 
 
-def _term(term: Term, report: Report, column: f.Column, values: f.Column, bar: str, fold: str) -> list[str]:
+def _term(term: Term, report: Balance, column: f.Column, values: f.Column, bar: str, fold: str) -> list[str]:
     inner: list[str] = []
     several = len(term.parts) > 1
     span = _span([part.contribution for part in term.parts], single=True)
@@ -262,7 +259,7 @@ def _row(
     kind: str,
     weighted: str,
     share: float,
-    report: Report,
+    report: Balance,
     column: f.Column,
     bar: str,
     exactness: str,
@@ -304,7 +301,7 @@ def _part(part: Part) -> list[str]:
     return out
 
 
-def _shares(term: Term, report: Report, column: f.Column) -> list[str]:
+def _shares(term: Term, report: Balance, column: f.Column) -> list[str]:
     """A table of shares along each axis with several positions; the most useful axis first and unfolded."""
     sizes = {axis: size for part in term.parts for axis, size in part.sizes.items()}
     main = f.main_axis(term)

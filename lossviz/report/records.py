@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from lossviz.report.findings import Finding
 
-KINDS = ("output", "add_loss", "regulariser", "constant")
 EXACTNESS = ("exact", "ratio", "opaque")
 
 #: Key in `by()` for what has no place along the asked axis (a batch-wide ratio beside pixel values).
@@ -269,14 +268,10 @@ class Term:
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
-    """How one number came about: terms that sum to it, each with its steps and its exact shares.
+class Balance:
+    """One number as terms that sum to it: what a `Report` holds and answers, without the ways to show it.
 
-    `reported` is what Keras returned, `total` the sum of all shares, `residual` their difference. `source`
-    says where `reported` comes from. `versions` names Keras, its backend and TensorFlow. `tolerance` is the
-    relative rounding error allowed (of the sum of absolute shares; 1e-6 in float32). `batch_size` may be None.
-    `batches`, of a whole data set, holds (samples, loss) of each batch; else it is empty. `findings` says what is
-    wrong with the loss on this data (`lossviz.lint`).
+    Its writers take this, and `Report` adds them. For the fields see `Report`.
     """
 
     reported: float
@@ -365,7 +360,7 @@ class Report:
         shares.pop(UNSPLIT, None)
         return sorted(shares.items(), key=lambda item: -abs(item[1]) if item[1] == item[1] else -math.inf)[:k]
 
-    def check(self) -> Report:
+    def check(self) -> Self:
         """Return self if the parts add up to what Keras reported, else raise `AdditivityError`.
 
         The rule: `|residual| <= tolerance * sum of |shares|`. Where Keras reported NaN or an infinity, the
@@ -423,35 +418,7 @@ class Report:
         frame["share"] = frame["contribution"] / self.total if self.total else math.nan
         return frame
 
-    def compare(self, other: Report):
-        """What moved from this report to `other`: a `Comparison`, whose differences sum to that of the losses.
-
-        Of two models on one batch, of one model before and after training, or of two versions of Keras (a report can
-        be pickled in one environment and read in another). A difference is the other's share minus this one's.
-        """
-        from lossviz.report.comparison import compare
-
-        return compare(self, other)
-
-    def plot(self, ax=None):
-        """Draw the waterfall of terms (`lossviz.plots.waterfall`); returns the matplotlib Axes."""
-        from lossviz import plots
-
-        return plots.waterfall(self, ax=ax)
-
-    def __str__(self) -> str:
-        from lossviz.report import text
-
-        return text.render(self)
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        from lossviz.report import html
-
-        return html.render(self)
-
-    def _pull(self, of: str) -> Report:
+    def _pull(self, of: str) -> Self:
         """The report with absolute derivatives in place of shares, of the outputs alone."""
         if of == "loss":
             return self

@@ -6,21 +6,18 @@ import math
 import textwrap
 import unicodedata
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from lossviz.report import formatting as f
+from lossviz.report.difference import Difference
 from lossviz.report.findings import Finding
-from lossviz.report.records import Part, Report, Term
-
-if TYPE_CHECKING:
-    from lossviz.report.comparison import Comparison
+from lossviz.report.records import Balance, Part, Term
 
 WIDTH = 76
 NAME, SHARE, PERCENT = 40, 12, 9
 BAR = 10
 
 
-def render(report: Report, *, digits: int = 5) -> str:
+def render(report: Balance, *, digits: int = 5) -> str:
     """The report as a tree: the number, one row a term with its steps and largest shares, the residual.
 
     Every contribution stands in one column and with the same decimals, so the terms' rows and the residual
@@ -54,7 +51,7 @@ def _finding(finding: Finding) -> list[str]:
     ]
 
 
-def _term(term: Term, report: Report, column: f.Column, values: f.Column) -> list[str]:
+def _term(term: Term, report: Balance, column: f.Column, values: f.Column) -> list[str]:
     name = f"{f.clean(term.name)} ({f.clean(term.kind).replace('_', ' ')})"
     share, percent = column(term.contribution), f.percent(term.contribution, report.total)
     lines = _row("├─ ", name, share, percent, term.exactness)
@@ -87,7 +84,7 @@ def _part(part: Part, prefix: str) -> list[str]:
     return lines
 
 
-def _shares(term: Term, axis: str, report: Report, column: f.Column) -> list[str]:
+def _shares(term: Term, axis: str, report: Balance, column: f.Column) -> list[str]:
     """The term's shares along `axis`: at most a dozen rows, each with a bar, largest bar full."""
     shares = term.by(axis)
     rows = f.share_rows(shares)
@@ -161,7 +158,7 @@ def _columns(text: str) -> int:
 _ROOM, _NUMBER = 34, 14
 
 
-def render_comparison(comparison: Comparison) -> str:
+def render_comparison(comparison: Difference) -> str:
     """The comparison as a table: one row a term with its shares before and after, and how far it moved."""
     one, other = comparison.before, comparison.after
     numbers = [number for change in comparison.changes for number in (*change.contributions, change.difference)]

@@ -16,7 +16,8 @@ from lossviz.backend import graph
 from lossviz.backend import keras_private as _keras
 from lossviz.backend.tracing import Traced
 from lossviz.engine.decompose import Decomposition
-from lossviz.report.records import Report, Term
+from lossviz.report.records import Term
+from lossviz.report.report import Report
 
 _SHAPING = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "EnsureShape", "SelectV2"}
 _SQUASHING = {"Softmax", "Sigmoid"}
