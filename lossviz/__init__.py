@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from lossviz.ask.explain import explain, explain_loss
     from lossviz.ask.lint import lint
     from lossviz.callbacks import LossParts
-    from lossviz.nonfinite.search import NonFinite, find_nonfinite
+    from lossviz.nonfinite.find import find_nonfinite
+    from lossviz.nonfinite.result import NonFinite
     from lossviz.report.comparison import Comparison
     from lossviz.report.findings import Finding
     from lossviz.report.records import AdditivityError, Part, Step, Term
@@ -66,9 +67,10 @@ _HOME = {
     "Finding": "report.findings",
     "Report": "report.report",
     "LossParts": "callbacks",
+    "NonFinite": "nonfinite.result",
+    "find_nonfinite": "nonfinite.find",
     "lint": "ask.lint",
     **dict.fromkeys(("explain", "explain_loss"), "ask.explain"),
-    **dict.fromkeys(("NonFinite", "find_nonfinite"), "nonfinite.search"),
     **dict.fromkeys(("AdditivityError", "Part", "Step", "Term"), "report.records"),
 }
 

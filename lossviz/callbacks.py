@@ -5,21 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
-from lossviz.backend import quiet as _quiet
+from lossviz.backend.quiet import import_tensorflow, require_tensorflow
 
-_quiet.import_tensorflow()
+import_tensorflow()
 
 import keras  # noqa: E402
 
-if keras.backend.backend() != "tensorflow":
-    raise RuntimeError(
-        f"lossviz.LossParts works inside TensorFlow's training step, and Keras runs on {keras.backend.backend()!r} "
-        "here. Set KERAS_BACKEND=tensorflow before the first `import keras`."
-    )
+if keras.backend.backend() == "tensorflow":  # elsewhere LossParts() says that it needs it
+    import tensorflow as tf
 
-import tensorflow as tf  # noqa: E402
-
-from lossviz.backend import keras_private as _keras  # noqa: E402
+    from lossviz.backend import keras_private as _keras
 
 DATA, REGULARIZATION, ADDED = "data_loss", "regularization", "add_loss"
 
@@ -70,7 +65,7 @@ class LossParts(keras.callbacks.Callback):
         prefix: goes before every name, for models that have a metric of the same name.
 
     Raises:
-        RuntimeError: on the first use of `lossviz.LossParts`, if Keras runs on another backend than TensorFlow.
+        RuntimeError: Keras runs on another backend than TensorFlow.
         ValueError: an argument does not fit. With the first batch, before anything is trained: `class_names` fit
             no output; the model is distributed over several replicas; it has a metric of the same name; its
             `train_step` or `test_step` does not call `compute_loss`, or calls it twice.
@@ -84,6 +79,7 @@ class LossParts(keras.callbacks.Callback):
         per_batch: bool = False,
         prefix: str = "",
     ):
+        require_tensorflow("lossviz.LossParts")
         super().__init__()
         if not isinstance(per_class, bool):
             per_class = [per_class] if isinstance(per_class, str) else list(per_class)

@@ -24,6 +24,7 @@ def on_jax_alone(code: str) -> str:
         sys.modules["tensorflow"] = None  # importing it fails
         keras = sys.modules["keras"] = types.ModuleType("keras")
         keras.backend = types.SimpleNamespace(backend=lambda: "jax")
+        keras.callbacks = types.SimpleNamespace(Callback=object)
     """
     command = [sys.executable, "-c", textwrap.dedent(stub) + textwrap.dedent(code)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout

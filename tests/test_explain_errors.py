@@ -20,7 +20,6 @@ from models import (
 )
 
 import lossviz
-from lossviz.ask import checks
 
 X, Y = inputs(6, 4), targets(6, 3)
 SCENE, MASKS = inputs(2, 4, 4, 3), onehot(2, 4, 4, classes=5)
@@ -335,19 +334,30 @@ def test_several_replicas_are_refused():
         lossviz.explain(model, X, Y)
 
 
+CALLS = {
+    "explain": "lossviz.explain(None, None)",
+    "explain_loss": "lossviz.explain_loss('mse', [0.0], [1.0])",
+    "lint": "lossviz.lint(None, None)",
+    "find_nonfinite": "lossviz.find_nonfinite(None, None)",
+}
+
+
 @pytest.mark.parametrize("name", ["jax", "torch"])
-def test_another_backend_is_told_that_tensorflow_is_needed(name, monkeypatch):
+@pytest.mark.parametrize("function", CALLS)
+def test_another_backend_is_told_that_tensorflow_is_needed(function, name, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: name)
-    with pytest.raises(RuntimeError, match=f"runs on '{name}'.*needs the TensorFlow.*KERAS_BACKEND=tensorflow"):
-        checks.backend()
+    expected = rf"lossviz\.{function} reads.*runs on '{name}'.*needs the TensorFlow.*KERAS_BACKEND=tensorflow"
+    with pytest.raises(RuntimeError, match=expected):
+        eval(CALLS[function])
 
 
-def test_where_tensorflow_is_not_installed_it_is_still_asked_for():
-    found = on_jax_alone("""
-        import lossviz
-        try:
-            lossviz.explain
-        except RuntimeError as error:
-            print(error)
+def test_where_tensorflow_is_not_installed_it_is_asked_for_in_the_call_and_not_before():
+    found = on_jax_alone(f"""
+        import lossviz, lossviz.nonfinite, lossviz.callbacks
+        for call in {list(CALLS.values())}:
+            try:
+                eval(call)
+            except RuntimeError as error:
+                print(error)
     """)
-    assert "runs on 'jax'" in found and "KERAS_BACKEND=tensorflow" in found
+    assert found.count("runs on 'jax'") == found.count("KERAS_BACKEND=tensorflow") == len(CALLS)

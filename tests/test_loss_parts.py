@@ -656,8 +656,8 @@ def test_another_backend_is_refused():
     found = on_jax_alone("""
         import lossviz
         try:
-            lossviz.LossParts
+            lossviz.LossParts()
         except RuntimeError as error:
             print(error)
     """)
-    assert found.startswith("lossviz.LossParts works inside TensorFlow's training step, and Keras runs on 'jax'")
+    assert found.startswith("lossviz.LossParts reads TensorFlow graphs, and Keras runs on 'jax' here.")

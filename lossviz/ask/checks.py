@@ -13,15 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 
-
-def backend() -> None:
-    """Raise RuntimeError unless Keras runs on TensorFlow."""
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            f"lossviz.explain reads TensorFlow graphs, and Keras runs on {keras.backend.backend()!r} here. It needs "
-            "the TensorFlow backend: set KERAS_BACKEND=tensorflow before the first `import keras` (the number is the "
-            "same on every backend up to rounding)."
-        )
+from lossviz.backend import keras_private as _keras
+from lossviz.backend import tracing
+from lossviz.engine.axes import default_axes
 
 
 def compiled(model: Any) -> None:
@@ -101,8 +95,6 @@ def weighted_batch(x: Any, y: Any, sample_weight: Any, classes: Any) -> tuple[An
 
 def class_weight(y: Any, sample_weight: Any, weights: Mapping[int, float]) -> np.ndarray:
     """The sample weights, shape (batch,), that `fit` makes of `class_weight`; ValueError where `fit` cannot."""
-    from lossviz.backend import keras_private as _keras
-
     if not isinstance(weights, Mapping):
         raise ValueError(f"class_weight must be a dictionary of class to weight, got {type(weights).__name__}.")
     if sample_weight is not None:
@@ -133,8 +125,6 @@ def loss_object(loss: Any) -> keras.losses.Loss:
         return found
     if not callable(found):
         raise ValueError(f"loss must be a keras.losses.Loss, a function of (y_true, y_pred) or a name, got {loss!r}.")
-    from lossviz.backend import keras_private as _keras
-
     return _keras.wrap_loss_function(found)
 
 
@@ -145,8 +135,6 @@ def names(
     class_names: Sequence[Hashable] | Mapping[str, Sequence[Hashable]] | None,
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[Hashable, ...]]]:
     """Axis names and class names by output; ValueError names the argument and the shapes that it does not fit."""
-    from lossviz.engine.axes import default_axes  # which needs TensorFlow; `backend` above must come first
-
     shapes = {name: tuple(p.shape) for name, p in zip(output_names, predictions) if p.shape.rank is not None}
     shown = "; ".join(f"{name} {shape}" for name, shape in shapes.items())
     found_axes = {name: default_axes(len(shape)) for name, shape in shapes.items()}
@@ -193,8 +181,6 @@ def _by_output(argument: str, given: Any, shapes: Mapping[str, tuple], fits: Cal
 @contextlib.contextmanager
 def model_errors(model: keras.Model, x: Any, y: Any, sample_weight: Any) -> Iterator[None]:
     """Turn what Keras or TensorFlow raise inside into one ValueError that says which argument is to blame."""
-    from lossviz.backend import keras_private as _keras
-
     try:
         yield
     except Exception as error:
@@ -328,8 +314,6 @@ def _output_shapes(model, x) -> dict[str, tuple] | None:
 
 def _loss_works(model, x, y) -> bool:
     """Does the loss compute without sample_weight?"""
-    from lossviz.backend import tracing
-
     try:
         tracing.trace_model(model, x, y, None, False, "sample_weight")
     except Exception:

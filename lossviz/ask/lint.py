@@ -1,28 +1,20 @@
-"""From a traced loss, or from one that cannot be traced, to its evidence and its findings."""
+"""`lint`: from a traced loss, or from one that cannot be traced, to its findings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lossviz.backend import quiet as _quiet
+from lossviz.ask.explain import MAX_ELEMENTS
+from lossviz.backend.quiet import require_tensorflow
+from lossviz.report.findings import Finding
 
-_quiet.import_tensorflow()
-
-import keras  # noqa: E402
-
-from lossviz.ask import checks  # noqa: E402
-
-checks.backend()
-
-from lossviz import rules  # noqa: E402
-from lossviz.ask import explain as _explain  # noqa: E402
-from lossviz.report.findings import Finding  # noqa: E402
-from lossviz.rules import evidence  # noqa: E402
+if TYPE_CHECKING:
+    import keras
 
 
 def lint(
-    model: Any,
+    model: keras.Model,
     x: Any,
     y: Any = None,
     sample_weight: Any = None,
@@ -48,11 +40,17 @@ def lint(
         ValueError: the model is not compiled, or Keras refuses the data for another reason; as `lossviz.explain`.
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
+    require_tensorflow("lossviz.lint")
+    import keras
+
+    from lossviz import rules
+    from lossviz.ask import batch, checks
+
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
         raise ValueError(f"batch_size must be a whole number from 1 on, or None, got {batch_size!r}.")
     try:
         checks.compiled(model)
-        found = _explain.explain_batch(
+        found = batch.explain_batch(
             model,
             x,
             y,
@@ -61,21 +59,14 @@ def lint(
             training=training,
             axes=None,
             class_names=None,
-            max_elements=_explain.MAX_ELEMENTS,
+            max_elements=MAX_ELEMENTS,
             begin=lambda traced: None,  # the number of compute_loss will do; Keras need not trace it once more
             batches_of=batch_size,
         ).findings
     except ValueError as error:
         if not isinstance(model, keras.Model) or not model.compiled:
             raise
-        found = _of_refused(model, x, y, sample_weight, class_weight, training, error)
+        found = batch.findings_of_refused(model, x, y, sample_weight, class_weight, training, error)
         if not found and model.distribute_strategy.num_replicas_in_sync < 2:
             raise
     return rules.union(found)
-
-
-def _of_refused(model, x, y, sample_weight, class_weight, training, error) -> tuple[Finding, ...]:
-    """The findings where no report can be made: what Keras refuses, and models with several replicas."""
-    batch = checks.batch(x, y, sample_weight)
-    about = {"class_weight": class_weight, "has_sample_weight": sample_weight is not None, "error": error}
-    return rules.check(evidence.of_call(model, batch, training, y=batch[1], **about))

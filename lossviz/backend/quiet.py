@@ -33,6 +33,19 @@ def import_tensorflow() -> None:
         os.close(null)
 
 
+def require_tensorflow(who: str) -> None:
+    """Import TensorFlow quietly; RuntimeError, in the name of `who`, where Keras runs on another backend."""
+    import_tensorflow()
+    import keras
+
+    if (name := keras.backend.backend()) != "tensorflow":
+        raise RuntimeError(
+            f"{who} reads TensorFlow graphs, and Keras runs on {name!r} here. It needs the TensorFlow backend: set "
+            "KERAS_BACKEND=tensorflow before the first `import keras` (the number is the same on every backend up to "
+            "rounding)."
+        )
+
+
 @contextlib.contextmanager
 def retracing() -> Iterator[None]:
     """While open, TensorFlow does not warn about tracing again, which `explain` does on purpose; nor does it count

@@ -15,33 +15,24 @@ import linecache
 import math
 import os
 import sys
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import lossviz
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lossviz.ask import checks
+from lossviz.backend import graph, tracing
+from lossviz.backend import keras_private as _keras
 from lossviz.backend import quiet as _quiet
+from lossviz.backend.tracing import Traced
+from lossviz.engine import axes
+from lossviz.nonfinite import causes
+from lossviz.nonfinite.result import NonFinite
+from lossviz.report import formatting as f
 
-_quiet.import_tensorflow()
-
-import keras  # noqa: E402
-
-from lossviz.ask import checks  # noqa: E402
-
-checks.backend()
-
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-
-from lossviz.backend import graph, tracing  # noqa: E402
-from lossviz.backend import keras_private as _keras  # noqa: E402
-from lossviz.backend.tracing import Traced  # noqa: E402
-from lossviz.engine import axes  # noqa: E402
-from lossviz.nonfinite import causes  # noqa: E402
-from lossviz.report import formatting as f  # noqa: E402
-
-_WIDTH = 76
 _SCOPE = "lossviz_gradient"
 #: What stands in for a value that is not finite: the first with which the loss is finite.
 _STAND_INS = (0.5, 1.0, 0.0)
@@ -51,165 +42,8 @@ _SEVERAL = 8  # other entries that are named
 _TOTAL = "sum of the terms"  # stands for a term where an operation comes after all of them
 
 
-@dataclass(frozen=True)
-class NonFinite:
-    """Where a NaN or an infinity enters; false (`not result`) where all is finite.
-
-    Attributes:
-        step: "input" (the data), "weight" (it was there before), "forward pass", "element loss", "reduction"
-            (a sum, a mean and what follows it), "gradient", or "optimizer"; "" where all is finite.
-        terms: names of the terms of the loss that it reaches, as in `explain`.
-        layer: name of the Keras layer, "" outside of layers.
-        operation: TensorFlow's name of the operation, such as "Log"; for "gradient" the operation of the forward
-            pass or loss whose derivative it is; "" for data and weights.
-        what: the tensor in words: "y_true", "weight dense/kernel", "Log(0) = -inf".
-        value: nan, inf or -inf.
-        index, axes: the first index that does harm, and the names of its axes; `()` for a single number, None where
-            the operation has no index (a loop).
-        count, size: how many values of that tensor are not finite, of how many.
-        cause, way_out: a sentence each.
-        line: the line of your code that made the operation, "" where it is not known.
-        weights: paths of the trainable weights whose gradient is not finite ("gradient"), or of all weights that
-            hold such values ("weight").
-        also: further entries, in words.
-        training: was it the forward pass as `fit` runs it (dropout, batch statistics), or as `evaluate` does?
-        loss: the value of the loss.
-    """
-
-    step: str = ""
-    terms: tuple[str, ...] = ()
-    layer: str = ""
-    operation: str = ""
-    what: str = ""
-    value: float = 0.0
-    index: tuple[int, ...] | None = None
-    axes: tuple[str, ...] = ()
-    count: int = 0
-    size: int = 0
-    cause: str = ""
-    way_out: str = ""
-    line: str = ""
-    weights: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
-    training: bool = False
-    loss: float = math.nan
-    looked_at: str = field(default="", repr=False)
-
-    def __bool__(self) -> bool:
-        return bool(self.step)
-
-    @property
-    def at(self) -> dict[str, int]:
-        """The index by name of axis: `{"batch": 2, "class": 0}`."""
-        return dict(zip(self.axes, self.index or ()))
-
-    @property
-    def sample(self) -> int | None:
-        """The sample of the batch, where the tensor has a batch axis."""
-        return self.at.get("batch")
-
-    def rows(self) -> list[tuple[str, str]]:
-        """What is printed, as (name, words)."""
-        if not self:
-            return []
-        mode = "as fit runs it" if self.training else "as evaluate runs it"
-        named = ", ".join(f"{name} {k}" for name, k in self.at.items())
-        place = f"index {self.index}" if named and all(name.startswith("axis") for name in self.axes) else named
-        share = f"{f.plain(self.count)} of {f.plain(self.size)} values"
-        found = {
-            "term": ", ".join(self.terms),
-            "step": self.step if self.step in ("input", "weight", "optimizer") else f"{self.step}, {mode}",
-            "layer": self.layer,
-            "operation" if self.operation else "tensor": self.what,
-            "where": f"{place} (first of {share})" if place else (f"{share}" if self.size > 1 else ""),
-            "line": self.line,
-            "cause": self.cause,
-            "way out": self.way_out,
-            "reaches" if self.step == "gradient" else "weights": _listed(self.weights),
-            "also": "; ".join(self.also),
-        }
-        return [(name, f.clean(words.replace("\N{NO-BREAK SPACE}", " "))) for name, words in found.items() if words]
-
-    @property
-    def headline(self) -> str:
-        """Where the first value that is not finite enters, in one line; what was looked at where all are finite."""
-        if not self:
-            return f"All finite: {self.looked_at}."
-        where = {
-            "input": f"in the data: {self.what}",
-            "weight": f"with a {self.what}",
-            "optimizer": f"in the optimizer: {self.what}",
-            "gradient": f"in the gradient of {self.operation}",
-        }.get(self.step, f"at {self.operation}")
-        inside = f", layer {self.layer!r}" if self.layer and self.step not in ("input", "weight") else ""
-        return f"{causes.number(self.value)} enters {where}{inside}"
-
-    def __str__(self) -> str:
-        lines = textwrap.wrap(f.clean(self.headline), _WIDTH, subsequent_indent="  ")
-        for name, words in self.rows():
-            wrapped = textwrap.wrap(words, _WIDTH - 13, break_on_hyphens=False) or [""]
-            lines += [f"  {name:<11}{wrapped[0]}", *(" " * 13 + more for more in wrapped[1:])]
-        return "\n".join(lines)
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from lossviz.report.html import block
-
-        lines = [f'<p><b class="{"x" if self else "exact"}">{escape(f.clean(self.headline))}</b></p>', "<table><tbody>"]
-        for name, words in self.rows():
-            cell = f"<code>{escape(words)}</code>" if name == "line" else escape(words)
-            lines.append(
-                f'<tr style="vertical-align:baseline"><th style="white-space:nowrap">{name}</th>'
-                f'<td style="text-align:left;white-space:normal">{cell}</td></tr>'
-            )
-        return block([*lines, "</tbody></table>"] if self else lines[:1])
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: NaN and infinities are the strings "NaN", "Infinity", "-Infinity"."""
-        from lossviz.report.records import jsonable
-
-        names = [name for name in self.__dataclass_fields__ if name != "looked_at"]
-        return jsonable({name: getattr(self, name) for name in names})
-
-
-def find_nonfinite(
-    model: keras.Model,
-    x: Any,
-    y: Any = None,
-    sample_weight: Any = None,
-    *,
-    class_weight: Mapping[int, float] | None = None,
-    training: bool | None = None,
-) -> NonFinite:
-    """Find where a NaN or an infinity enters the loss of one batch, or its gradient.
-
-    Looks at the loss first, then at the gradient of each trainable weight (with the scale that a
-    `LossScaleOptimizer` puts on the loss), then at the state and the learning rate of the optimizer. Only what reaches
-    the loss, or a gradient, counts: the -inf of an attention mask that the softmax turns into 0 is no finding, and
-    neither is log(0) behind `ops.where` while the gradient is finite too.
-
-    Not looked at: metrics (a NaN metric beside a finite loss), other batches, and the step of the optimizer itself
-    (a huge learning rate shows with the next batch, as a weight that is not finite).
-
-    Args:
-        model: a compiled Keras 3 model (TensorFlow backend), with or without an optimizer. It is not changed.
-        x, y, sample_weight: one batch, as for `model.test_on_batch`: arrays, or lists and dictionaries of arrays.
-        class_weight: `{class: weight}`, as for `model.fit`; not together with `sample_weight`.
-        training: True runs the forward pass as `fit` does (dropout, batch statistics), False as `evaluate`
-            does. None: the loss both ways, then the gradient as `fit` does.
-
-    Returns:
-        A `NonFinite`: the step, term, layer, operation, first index with named axes, likely cause and a way out. It is
-        false where all is finite.
-
-    Raises:
-        ValueError: the model is not compiled, data and model do not fit, or Keras refuses the weights; the
-            message names the argument, the shapes and the way out.
-        RuntimeError: Keras runs on another backend than TensorFlow.
-    """
+def search(model, x, y, sample_weight, class_weight, training) -> NonFinite:
+    """`find_nonfinite`."""
     checks.compiled(model)
     x, y, sample_weight, word = checks.weighted_batch(x, y, sample_weight, class_weight)
     given = {"x": x, "y_true": y, word: sample_weight}
@@ -897,7 +731,7 @@ def _line(operation: tf.Operation) -> str:
     """The innermost line of the user's own code that made the operation, and where it stands."""
     modules = [keras, tf, np, *(sys.modules[name] for name in ("optree",) if name in sys.modules)]
     packages = tuple(os.path.dirname(os.path.abspath(module.__file__)) for module in modules)
-    own = os.path.join(os.path.dirname(os.path.abspath(lossviz.__file__)), "")
+    own = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
     frames = list(operation.traceback)
     inner = [k for k, frame in enumerate(frames) if os.path.abspath(frame.filename).startswith(own)]
     for frame in reversed(frames[inner[-1] + 1 :] if inner else []):
@@ -907,9 +741,3 @@ def _line(operation: tf.Operation) -> str:
             where = "" if "ipykernel" in frame.filename or named.startswith("<") else f"{named}, line {frame.lineno}"
             return f"{code}  ({where})" if code and where else code or where
     return ""
-
-
-def _listed(names: Sequence[str]) -> str:
-    if len(names) <= 3:
-        return ", ".join(names)
-    return f"{', '.join(names[:2])} and {len(names) - 2} more weights"

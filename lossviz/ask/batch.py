@@ -1,0 +1,157 @@
+"""From one batch, or two arrays, to a `Report`: trace, ask Keras for its number, decompose, name, find faults."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+import keras
+import tensorflow as tf
+
+from lossviz import rules
+from lossviz.ask import checks, kept
+from lossviz.backend import keras_private as _keras
+from lossviz.backend import quiet as _quiet
+from lossviz.backend import tracing
+from lossviz.backend.tracing import Traced
+from lossviz.engine.decompose import Decomposition, Plan, decompose, plan
+from lossviz.engine.labels import first_nonfinite
+from lossviz.engine.terms import write_terms
+from lossviz.report.findings import Finding
+from lossviz.report.report import Report
+from lossviz.rules import evidence
+
+# Allowed rounding, relative to the sum of absolute shares, by the dtype of the loss.
+_TOLERANCE = {"float64": 1e-12, "float32": 1e-6, "bfloat16": 2e-2, "float16": 2e-3}
+
+
+def explain_batch(
+    model,
+    x,
+    y,
+    sample_weight,
+    *,
+    class_weight,
+    training,
+    axes,
+    class_names,
+    max_elements,
+    begin: Callable[[Traced], None] | None = None,
+    batches_of: int | None = None,
+) -> Report:
+    """`explain` for one batch. With `begin`, which is called with what was traced, the number reported is that of
+    `compute_loss` in it: the caller asks Keras."""
+    x, y, sample_weight, word = checks.weighted_batch(x, y, sample_weight, class_weight)
+    errors = partial(checks.model_errors, model, x, y, sample_weight)
+    with errors():
+        if not _keras.is_built(model):
+            _keras.build(model, x, y, sample_weight)
+    while True:
+        memory = kept.of(model)
+        old = bool(memory)
+        planned = _planned(memory, model, x, y, sample_weight, training, word, errors)
+        traced, reported = planned.traced, None
+        if begin is not None:
+            begin(traced)
+        elif not training and class_weight is None and not traced.random:
+            with errors():
+                reported = _ask(memory, model, x, y, sample_weight, traced)
+        leaves = tracing.leaves([x, y, sample_weight])
+        with errors():
+            values = planned.program(leaves)
+        named, labels = checks.names(traced.prediction_names, traced.predictions, axes, class_names)
+        notes = _model_notes(model, traced)
+        source = "test_on_batch" if type(model).test_step is _keras.plain_test_step() else "evaluate"
+        about = {"model": model, "x": x, "y": y, "class_weight": class_weight, "batches_of": batches_of}
+        decomposition = decompose(planned, leaves, values)
+        report = _report(decomposition, reported, source, notes, named, labels, max_elements, about)
+        if report.adds_up or not old:
+            return report
+        kept.forget(model)  # something has changed that nobody could see: once more, from the start
+
+
+def _planned(memory: kept.Kept, model, x, y, sample_weight, training: bool, word: str, errors: Callable) -> Plan:
+    """The plan of this batch: the one kept with the model, or a new one."""
+    structure = [x, y, sample_weight]
+    specs = keras.tree.map_structure(lambda leaf: None if leaf is None else (leaf.shape, str(leaf.dtype)), structure)
+    key = repr((specs, training, word))
+    found = memory.plans.get(key)
+    if found is None:
+        with errors(), _quiet.retracing(), _keras.preserved(model):
+            traced = tracing.trace_model(model, x, y, sample_weight, training, word)
+        found = plan(traced)
+        memory.keep(memory.plans, key, found)
+        memory.settle(model)
+    return found
+
+
+def _ask(memory: kept.Kept, model, x, y, sample_weight, traced: Traced) -> float | None:
+    """What `model.test_on_batch` reports."""
+    ranks = tuple(placeholder.shape.rank for placeholder in traced.trace.feeds)
+    found = memory.functions.get(ranks)  # one for each: TensorFlow traces a new rank with none known
+    with _quiet.retracing(), _keras.preserved(model, traced.trace.graph):
+        reported, function = _keras.test_on_batch(model, x, y, sample_weight, found)
+    if found is None:
+        memory.keep(memory.functions, ranks, function)
+        memory.settle(model)
+    return reported
+
+
+def explain_arrays(loss, y_true, y_pred, sample_weight, mask, axes, class_names, max_elements) -> Report:
+    """`explain_loss`."""
+    loss = checks.loss_object(loss)
+    y_true, y_pred, sample_weight, mask = (
+        checks.array(name, value)
+        for name, value in (("y_true", y_true), ("y_pred", y_pred), ("sample_weight", sample_weight), ("mask", mask))
+    )
+    with checks.loss_errors(loss, y_true, y_pred, sample_weight, mask):
+        reported = tracing.call_loss(loss, y_true, y_pred, sample_weight, mask).numpy().mean()
+        traced = tracing.trace_loss(loss, y_true, y_pred, sample_weight, mask)
+    named, labels = checks.names([loss.name], traced.predictions, axes, class_names)
+    planned = plan(traced)
+    decomposition = decompose(planned, traced.leaves, planned.program(traced.leaves))
+    return _report(decomposition, reported, "the loss itself", [], named, labels, max_elements)
+
+
+def _report(
+    decomposition: Decomposition, reported, source, notes, named, labels, max_elements, about: dict | None = None
+) -> Report:
+    """The report of one batch. Without `reported`, its number is what `compute_loss` gave in the same run."""
+    traced = decomposition.traced
+    if reported is None:
+        reported, source = decomposition.values[traced.root.ref()], "compute_loss"
+    terms = write_terms(decomposition, named, labels, max_elements)
+    for words, placeholders in traced.inputs.items():
+        for placeholder in placeholders:
+            if (where := first_nonfinite(traced.value_of(placeholder))) is not None:
+                notes.append(f"{words} holds a value that is not finite, first at index {where}")
+    computed = [entry["value"] for entry in (*traced.recorder.outputs, *traced.recorder.added)]
+    dtypes = {tensor.dtype.name for tensor in (traced.root, *computed)}
+    report = Report(
+        reported=float(reported),
+        terms=terms,
+        source=source,
+        versions={"Keras": keras.__version__, "backend": f"tensorflow {tf.__version__}"},
+        tolerance=max(_TOLERANCE.get(dtype, 1e-6) for dtype in dtypes),
+        batch_size=traced.batch_size,
+        notes=tuple(notes),
+    )
+    findings = rules.check(evidence.of_trace(decomposition, report, **(about or {})))
+    return dataclasses.replace(report, findings=findings)
+
+
+def _model_notes(model, traced: Traced) -> list[str]:
+    notes = []
+    if type(model).test_step is not _keras.plain_test_step():
+        notes.append(f"{type(model).__name__} overrides test_step: this report follows its compute_loss")
+    if traced.random:
+        notes.append("the forward pass draws random numbers: another call of Keras gives another number")
+    return notes
+
+
+def findings_of_refused(model, x, y, sample_weight, class_weight, training, error) -> tuple[Finding, ...]:
+    """The findings where no report can be made: what Keras refuses, and models with several replicas."""
+    found = checks.batch(x, y, sample_weight)
+    about = {"class_weight": class_weight, "has_sample_weight": sample_weight is not None, "error": error}
+    return rules.check(evidence.of_call(model, found, training, y=found[1], **about))

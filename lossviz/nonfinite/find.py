@@ -1,0 +1,53 @@
+"""`find_nonfinite`: what is called; `search` does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lossviz.backend.quiet import require_tensorflow
+from lossviz.nonfinite.result import NonFinite
+
+if TYPE_CHECKING:
+    import keras
+
+
+def find_nonfinite(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    class_weight: Mapping[int, float] | None = None,
+    training: bool | None = None,
+) -> NonFinite:
+    """Find where a NaN or an infinity enters the loss of one batch, or its gradient.
+
+    Looks at the loss first, then at the gradient of each trainable weight (with the scale that a
+    `LossScaleOptimizer` puts on the loss), then at the state and the learning rate of the optimizer. Only what reaches
+    the loss, or a gradient, counts: the -inf of an attention mask that the softmax turns into 0 is no finding, and
+    neither is log(0) behind `ops.where` while the gradient is finite too.
+
+    Not looked at: metrics (a NaN metric beside a finite loss), other batches, and the step of the optimizer itself
+    (a huge learning rate shows with the next batch, as a weight that is not finite).
+
+    Args:
+        model: a compiled Keras 3 model (TensorFlow backend), with or without an optimizer. It is not changed.
+        x, y, sample_weight: one batch, as for `model.test_on_batch`: arrays, or lists and dictionaries of arrays.
+        class_weight: `{class: weight}`, as for `model.fit`; not together with `sample_weight`.
+        training: True runs the forward pass as `fit` does (dropout, batch statistics), False as `evaluate`
+            does. None: the loss both ways, then the gradient as `fit` does.
+
+    Returns:
+        A `NonFinite`: the step, term, layer, operation, first index with named axes, likely cause and a way out. It is
+        false where all is finite.
+
+    Raises:
+        ValueError: the model is not compiled, data and model do not fit, or Keras refuses the weights; the
+            message names the argument, the shapes and the way out.
+        RuntimeError: Keras runs on another backend than TensorFlow.
+    """
+    require_tensorflow("lossviz.find_nonfinite")
+    from lossviz.nonfinite import search
+
+    return search.search(model, x, y, sample_weight, class_weight, training)
