@@ -855,7 +855,8 @@ def test_a_divisor_that_is_a_share_is_written_as_one(play):
     page = play(preset("Mask and weights"))
     assert equation(page) == "keras-2.2: 9 element losses ÷ 6/9 ÷ 3 ÷ 2/3 ÷ 3 = ÷ 4 in all"
     page.get_by_text("one below the other").click()
-    assert "0.66667" not in page.inner_text("[data-lossviz=list]")
+    assert "0.66667" not in page.inner_text("main")
+    assert "no ÷ 6/9, the mean of the mask" in page.inner_text("[data-lossviz=four]")
 
 
 def test_one_colour_scale_for_all_steps(play):

@@ -198,9 +198,10 @@ function mountPage() {
 		else {
 			list.replaceChildren(folded(`Every step in ${state.regime}${state.outputs.length > 1 ? `, output ${chosen + 1}` : ""}, one below the other`, steps(mine, part, output)));
 			paying.replaceChildren(...(mine.value === undefined ? [quiet("There is no number to share.")] : shareOf(mine, output)));
+			const known = REGIMES.flatMap((regime) => found[regime].parts.flatMap(({ steps = [] }) => steps)), ratios = (text) => known.reduce((all, one) => all.replace(one.text, stepText(one)), text);
 			four.replaceChildren(table(["regime", "number", reference ? `first step that differs from ${reference}` : "why"], REGIMES.map((regime) => {
 				const one = found[regime];
-				return [regime, [resultText(one), kind(one)], [one.refusal || one.difference || (regime === reference ? "" : "none")]];
+				return [regime, [resultText(one), kind(one)], [one.refusal || ratios(one.difference) || (regime === reference ? "" : "none")]];
 			})));
 			batch.replaceChildren(...batches());
 		}
@@ -230,7 +231,7 @@ function mountPage() {
 		const bars = axes.map((name, axis) => {
 			const sums = sumOver(share, order(axes).filter((k) => k !== axis)).data, most = Math.max(...range(sums.map(Math.abs))) || 1;
 			return make("table", { class: "by" }, make("tbody", {}, sums.map((x, k) => make("tr", {}, make("th", { scope: "row" }, k ? String(k) : [chip(name), " 0"]),
-				meter((70 * Math.abs(x)) / most, plain(x, 4) + (Number.isFinite(percent(x)) ? `, ${plain(percent(x), 3)} %` : ""), x < 0 ? "less" : "")))));
+				meter((40 * Math.abs(x)) / most, plain(x, 4) + (Number.isFinite(percent(x)) ? `, ${plain(percent(x), 3)} %` : ""), x < 0 ? "less" : "")))));
 		});
 		const whole = share.data.every((x) => Number.isFinite(percent(x)));
 		return [quiet(`The share of each element in the number${whole ? ", in per cent" : ""}. They add up to ${whole && state.outputs.length === 1 ? "100" : "what this output is of it"}.`),
@@ -247,6 +248,10 @@ function mountPage() {
 			})]))];
 	}
 
+	// below the header of the theme, which is higher on narrow windows
+	const header = document.querySelector(".bd-header-article"), fit = () => top.style.setProperty("--lvp-top", `${header ? header.offsetHeight : 0}px`);
+	addEventListener("resize", fit);
+	fit();
 	addEventListener("hashchange", () => load(false));
 	load(true);
 }
