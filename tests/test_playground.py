@@ -46,7 +46,7 @@ def heading(found) -> str:
     return f"<h{level}>{found[2]}</h{level}>"
 
 
-CHAPTERS_WITH_VIEWS = set()
+CHAPTERS_WITH_VIEWS = {"last_axis", "many_outputs", "masks", "progress_bar", "weights"}
 #: One embedded view of each kind that the chapters have,.
 VIEWS = {
     "masks": 'data-regimes="keras-2.2 keras-2.3 keras-3" data-show="weights" '
@@ -1276,8 +1276,11 @@ def test_a_view_of_masks(play):
     for _ in range(5):
         one.get_by_role("button", name="Next step").click()
     assert one.locator(".caption").inner_text().endswith("÷ 6 = mean → 3.4")
-    link = one.get_by_role("link", name="Open in the playground").get_attribute("href")
-    assert link == "playground.html#play:regime=keras-3&axes=b2s3&e=1,1,1,5,9,9&m=2x3:111110"
+    link = one.get_by_role("link", name="Open in the playground")
+    link.dispatch_event("pointerdown")
+    goal = "playground.html#play:regime=keras-3&axes=b2s3&e=1,1,1,5,9,9&m=2x3:111110"
+    assert link.get_attribute("href") == goal
+    page.wait_for_selector("#masks a[href='playground.html']")
     one.get_by_role("button", name="Start again").click()
     assert one.locator("output").inner_text() == "2" and one.locator("[role=grid]").first.is_visible()
     # a view has its own state: the others have not moved
@@ -1350,6 +1353,9 @@ def test_views_on_a_phone(play, dark):
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     following = view(page, "masks").get_by_role("button", name="Next step")
     following.tap()
+    for name in VIEWS:  # everything within its frame
+        inside = view(page, name).evaluate("(one) => one.scrollWidth <= one.clientWidth")
+        assert inside, name
     assert view(page, "masks").locator(".stage").is_visible() and following.bounding_box()["height"] >= 44
     background, ink = page.evaluate(
         "(({backgroundColor, color}) => [backgroundColor, color])(getComputedStyle(document.querySelector('.next')))"

@@ -15,7 +15,12 @@ function mountView(root, k) {
 	const known = regimes.split(" ").filter((one) => REGIMES.includes(one));
 	const board = makeBoard({ alertBox, editable: edit, changed: (text, from, cell) => update({ words: text, from, silent: cell === null || cell === undefined ? "" : board.silenceOf(cell) }, false) });
 	const tiles = known.length ? makeTiles(`lvp-view${k}`, known, (regime) => change(`${state.regime} → ${regime}`, () => { state.regime = regime; }, false), "By the rules of") : null;
-	const link = make("a", { href: "playground.html" }, "Open in the playground");
+	// The theme reads what follows a # in any link as the name of a place, so the state joins the link when it is used.
+	const aim = () => {
+		link.setAttribute("href", `playground.html${write(state)}`);
+		setTimeout(() => link.setAttribute("href", "playground.html"), 500);
+	};
+	const link = make("a", { href: "playground.html", onpointerdown: aim, onclick: aim }, "Open in the playground");
 	const again = button("Start again", () => { state = read(start); chosen = 0; update({}); });
 	const called = (o) => labels[o] || `output ${o + 1}`;
 
@@ -38,7 +43,7 @@ function mountView(root, k) {
 		const rowsOf = state.outputs.map((output, o) => {
 			const part = mine.parts[o].value, own = part / (output.lw ?? 1), field = lossWeightField(output, `loss weight of ${called(o)}`, alertBox, (text, todo) => change(`${called(o)}, ${text}`, todo, false));
 			field.dataset.key = `lw${o}`;
-			return [called(o), [output.lw === 0 ? "–" : plain(own)], [["× ", field]], [make("b", {}, plain(part))], meter((55 * part) / mine.value, `${plain((100 * part) / mine.value, 3)} %`)];
+			return [called(o), [output.lw === 0 ? "–" : plain(own)], [["×\u00a0", field], "weight"], [make("b", {}, plain(part))], meter((55 * part) / mine.value, `${plain((100 * part) / mine.value, 3)} %`)];
 		});
 		return table(["output", "printed", "loss weight", "in the loss", "share"], rowsOf);
 	}
@@ -58,10 +63,10 @@ function mountView(root, k) {
 		const { found, reference } = compare(state), mine = found[state.regime];
 		if (tiles) tiles.show(state, found, reference, false);
 		bar.show(state, mine, chosen, what);
+		bar.equation.hidden = shown("outputs") || shown("batches");
 		board.show(state.outputs[chosen], mine.parts[chosen], mine.value, { anew, bare: shown("batches") });
 		if (anew) controls();
 		if (mine.value !== undefined) keepFocus(extra, () => extra.replaceChildren(...(shown("outputs") ? [outputsTable(mine)] : []), ...(shown("batches") ? bars() : [])));
-		link.setAttribute("href", `playground.html${write(state)}`);
 	}
 
 	root.classList.add("lvp", "view");

@@ -106,5 +106,5 @@ function lossWeightField(output, label, alertBox, changed) {
 		const before = output.lw === null ? 1 : output.lw;
 		changed(`loss weight: ${short(before)} → ${short(value)}`, () => { output.lw = value === 1 ? null : value; });
 	};
-	return make("input", { class: "field", inputmode: "decimal", size: 5, "aria-label": label, "data-key": "lw", value: numberText(output.lw === null ? 1 : output.lw), oninput: set });
+	return make("input", { class: "field", inputmode: "decimal", size: 4, "aria-label": label, "data-key": "lw", value: numberText(output.lw === null ? 1 : output.lw), oninput: set });
 }
