@@ -168,16 +168,16 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(run, folder, monkeypat
         ("none.keras", "one.npz", "none.keras: no such file"),
         ("one.keras", "none.npz", "none.npz: no such file"),
         (".", "one.npz", ".: is a folder, not a file"),
-        ("one.npz", "one.npz", 'one.npz: not a .keras file; load it with Keras and model.save("model.keras")'),
+        ("one.npz", "one.npz", 'one.npz: not a .keras file; model.save("model.keras") writes one'),
         ("text.keras", "one.npz", "text.keras: not a .keras file (which is a zip archive)"),
         ("cut.keras", "one.npz", "cut.keras: not a .keras file"),
         ("empty.keras", "one.npz", "empty.keras: cannot be loaded"),
-        ("lambda.keras", "one.npz", "lambda.keras: holds code (such as a Lambda layer), which is not run"),
+        ("lambda.keras", "one.npz", "lambda.keras: layer 'lambda' names keras.layers.Lambda, which runs Python code"),
         ("uncompiled.keras", "one.npz", "is not compiled, so it has no loss yet"),
         ("one.keras", "cut.npz", "cut.npz: not a whole .npz file"),
         ("one.keras", "damaged.npz", "damaged.npz: not a whole .npz file"),
-        ("one.keras", "text.keras", "text.keras: holds Python objects (pickled), which are refused"),
-        ("one.keras", "pickled.npz", "pickled.npz: holds Python objects (pickled), which are refused"),
+        ("one.keras", "text.keras", "text.keras: not a whole .npz file (File is not a zip file)"),
+        ("one.keras", "pickled.npz", "pickled.npz: x holds Python objects (pickled), which are refused"),
         ("one.keras", "alone.npz", "alone.npz: one array without a name; write it with np.savez(path, x=x, y=y)"),
         ("one.keras", "no_x.npz", "no_x.npz: holds no array x"),
         ("one.keras", "gap.npz", "gap.npz: y_0, y_1, ... have a gap: ['y_0', 'y_2']"),
@@ -232,8 +232,8 @@ def test_objects_of_ones_own_need_import_and_it_is_said(run, folder, monkeypatch
     code, out, err = run("explain", "mine.keras", "one.npz")
     assert (code, out) == (2, "")
     assert err == (
-        "lossviz: mine.keras: needs class 'Twice', which is no part of Keras; "
-        "name the module that registers it with --import\n"
+        "lossviz: mine.keras: layer 'twice' needs class 'Twice', which is no part of Keras; "
+        "name the module that registers it with --import, if you know its author\n"
     )
     before = list(sys.path)
     code, out, err = run("explain", "mine.keras", "one.npz", "--json", "--import", "my_layers")

@@ -72,7 +72,7 @@ def test_wheel_asks_for_floors_only_and_not_for_tensorflow(wheel):
     (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
     required = [line for line in archive.read(metadata).decode().splitlines() if line.startswith("Requires-Dist:")]
     plain = [line.split(": ")[1] for line in required if "extra ==" not in line]
-    assert sorted(plain) == ["keras>=3.13", "matplotlib>=3.8", "numpy>=2.0"]
+    assert sorted(plain) == ["keras>=3.13.2", "matplotlib>=3.8", "numpy>=2.0"]
     assert not any("<" in line or "==" in line.split(";")[0] for line in required)
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lossviz.report.escape import clean
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -37,4 +39,5 @@ class Finding:
 
     def __str__(self) -> str:
         versions = f" ({self.versions})" if self.versions else ""
-        return f"{self.rule}: {self.where}: {self.sentence}{versions}\nFix: {self.fix}"
+        first, second = f"{self.rule}: {self.where}: {self.sentence}{versions}", f"Fix: {self.fix}"
+        return f"{clean(first)}\n{clean(second)}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lossviz.report.difference import Change, Difference
+from lossviz.report.escape import clean
 from lossviz.report.findings import Finding
 from lossviz.report.records import UNSPLIT, Balance, Part, Step, Term
 
@@ -121,11 +122,6 @@ def verdict(report: Balance) -> tuple[str, str]:
         return "residual" if same else "residual: the parts differ", "not finite"
     small = abs(report.residual) <= limit
     return "residual" if small else "residual: TOO LARGE", f"allowed {limit:.0e}" if limit else "allowed 0"
-
-
-def clean(text: object) -> str:
-    """`text` on one line: control characters and line breaks as escapes, so that no name can break a row."""
-    return "".join(c if c.isprintable() or c == "\u200d" else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def versions_text(report: Balance) -> str:
