@@ -41,12 +41,12 @@ data.npz      arrays, as np.savez("data.npz", x=x, y=y, sample_weight=weights) w
               "versions", "notes", "findings", and "terms", each with "name", "kind", "value", "loss_weight",
               "contribution", "exactness", "note" and "parts", in which "by" maps an axis to pairs [label, share].
               Of lint: "schema" ("lossviz.findings.v1") and "findings", each with "rule", "where", "sentence", "fix",
-              "page", "since", "until". Later versions may add keys. Where JSON has no number for a value, it is one
-              of the strings "NaN", "Infinity", "-Infinity".
+              "page", "since", "until", "severity" and "tried". Later versions may add keys. Where JSON has no
+              number for a value, it is one of the strings "NaN", "Infinity", "-Infinity".
 
-exit code     0: all is well. 1: explain found parts that do not add up, or lint found something. 2: a file, an
-              argument or stdout cannot be used, or lossviz itself is at fault; one line on stderr says why. With
-              LOSSVIZ_DEBUG=1 in the environment, Python's traceback stands before it.
+exit code     0: all is well. 1: explain found parts that do not add up, or lint found an error or a warning. 2: a
+              file, an argument or stdout cannot be used, or lossviz itself is at fault; one line on stderr says why.
+              With LOSSVIZ_DEBUG=1 in the environment, Python's traceback stands before it.
 """
 
 
@@ -186,7 +186,7 @@ def _lint(arguments: argparse.Namespace) -> tuple[int, str]:
         from lossviz import lint
 
         findings = lint(model, **data, training=arguments.training)
-    code = 1 if findings else 0
+    code = 1 if any(finding.severity != "hint" for finding in findings) else 0
     if arguments.json:
         return code, _json({"schema": "lossviz.findings.v1", "findings": [vars(finding) for finding in findings]})
     return code, "\n\n".join(map(str, findings)) + "\n" if findings else "no findings\n"

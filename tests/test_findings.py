@@ -18,9 +18,9 @@ from models import compiled, onehot
 
 import lossviz
 from lossviz import rules
-from lossviz.report.findings import Finding
+from lossviz.report.findings import SEVERITIES, Finding
 from lossviz.rules import RULES, union
-from lossviz.rules.rule import Rule
+from lossviz.rules.rule import Rule, rule
 
 ROOT = Path(__file__).parent.parent
 A = np.array
@@ -649,6 +649,35 @@ def test_every_rule_has_its_place():
     themes = [each for each in vars(rules).values() if isinstance(each, ModuleType)]
     written = [one for theme in themes for one in vars(theme).values() if isinstance(one, Rule)]
     assert {one.name for one in written} == set(RULES)
+
+
+def test_a_rule_that_fails_is_a_note(monkeypatch):
+    """And the findings of the others are there as before."""
+
+    def failing(case):
+        yield "o", "one thing", "Fix it."
+        raise IndexError("no such\nthing")
+
+    monkeypatch.setitem(rules.RULES, "weights-axis", Rule("weights-axis", "fails", "weights", failing))
+    model, data = identity(1, loss=scalar), (A([[2.0], [5.0]]), np.zeros((2, 1)), A([1.0, 0.0]))
+    report = lossviz.explain(model, *data)
+    assert "the rule weights-axis failed and says nothing here (IndexError: no such thing)" in report.notes
+    assert [finding.rule for finding in report.findings] == [finding.rule for finding in lint(model, *data)]
+    assert [finding.rule for finding in report.findings][-1] == "scalar-loss"
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (6, 1, 1), (6, 2, 1), (6, 1, 6)])
+def test_weights_of_every_rank_that_keras_takes(shape):
+    model = identity(3, loss="mse")
+    x, weights = np.arange(18.0).reshape(6, 3), np.arange(np.prod(shape), dtype=float).reshape(shape)
+    report = lossviz.explain(model, x, 0 * x, weights)
+    assert report.notes == () and report.reported == model.test_on_batch(x, 0 * x, weights)
+
+
+def test_severities():
+    assert {one.severity for one in RULES.values()} == set(SEVERITIES)
+    with pytest.raises(ValueError, match="severity"):
+        rule("name", "page", severity="bad")
 
 
 def test_union_keeps_the_first_in_the_order_of_the_rules():

@@ -137,8 +137,8 @@ def _report(
         batch_size=traced.batch_size,
         notes=tuple(notes),
     )
-    findings = rules.check(evidence.of_trace(decomposition, report, **(about or {})))
-    return dataclasses.replace(report, findings=findings)
+    findings, more = rules.check(evidence.of_trace(decomposition, report, **(about or {})))
+    return dataclasses.replace(report, findings=findings, notes=(*report.notes, *more))
 
 
 def _model_notes(model, traced: Traced) -> list[str]:
@@ -154,4 +154,4 @@ def findings_of_refused(model, x, y, sample_weight, class_weight, training, erro
     """The findings where no report can be made: what Keras refuses, and models with several replicas."""
     found = checks.batch(x, y, sample_weight)
     about = {"class_weight": class_weight, "has_sample_weight": sample_weight is not None, "error": error}
-    return rules.check(evidence.of_call(model, found, training, y=found[1], **about))
+    return rules.check(evidence.of_call(model, found, training, y=found[1], **about))[0]

@@ -1,6 +1,6 @@
 """Findings: what is wrong with a loss on this data, in one sentence with its numbers, and the way out.
 
-The rules themselves are in `rules`, what they look at in `evidence`. This module knows nothing of TensorFlow.
+The rules themselves, and what they look at, are in `rules`. This module knows nothing of TensorFlow.
 """
 
 from __future__ import annotations
@@ -8,6 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lossviz.report.escape import clean
+
+#: From bad to harmless. "error": the number or the training is wrong. "warning": it is likely to be, or is so in a part
+#: that is easily missed. "hint": right as it stands, if it is meant.
+SEVERITIES = ("error", "warning", "hint")
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,8 @@ class Finding:
     `sentence` says what is wrong on this data, with the numbers, and `fix` what to do about it. `page` is the page
     of the book that explains it. `since` and `until` are the first and the last version of Keras that behave so,
     as far as they are known: empty where the rule does not depend on the version, or where the newest version that
-    was tried still does.
+    was tried still does. `severity` is "error" (the number or the training is wrong), "warning" (it is likely to be) or
+    "hint" (right as it stands, if it is meant). `tried` says what came of the fix, with `lint(try_fixes=True)`.
     """
 
     rule: str
@@ -27,6 +32,8 @@ class Finding:
     page: str = ""
     since: str = ""
     until: str = ""
+    severity: str = "error"
+    tried: str = ""
 
     @property
     def versions(self) -> str:
@@ -39,5 +46,6 @@ class Finding:
 
     def __str__(self) -> str:
         versions = f" ({self.versions})" if self.versions else ""
-        first, second = f"{self.rule}: {self.where}: {self.sentence}{versions}", f"Fix: {self.fix}"
-        return f"{clean(first)}\n{clean(second)}"
+        lines = [f"{self.severity}: {self.rule}: {self.where}: {self.sentence}{versions}", f"Fix: {self.fix}"]
+        lines += [f"Tried: {self.tried}"] if self.tried else []
+        return "\n".join(map(clean, lines))

@@ -145,9 +145,9 @@ def batches_text(sizes: Sequence[int]) -> str:
 
 
 def finding_title(finding: Finding) -> str:
-    """`Finding weights-axis in dense (Keras 3.0 and newer)`."""
-    versions = f" ({clean(finding.versions)})" if finding.versions else ""
-    return f"Finding {clean(finding.rule)} in {clean(finding.where)}{versions}"
+    """`Finding weights-axis in dense (error; Keras 3.0 and newer)`."""
+    about = "; ".join(clean(word) for word in (finding.severity, finding.versions) if word)
+    return f"Finding {clean(finding.rule)} in {clean(finding.where)} ({about})"
 
 
 def label_text(axis: str, label: Hashable) -> str:

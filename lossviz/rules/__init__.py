@@ -48,9 +48,17 @@ RULES: dict[str, Rule] = {
 }
 
 
-def check(case: Case) -> tuple[Finding, ...]:
-    """The findings of every rule, in the order of the rules."""
-    return tuple(finding for one in RULES.values() for finding in one.findings(case))
+def check(case: Case) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+    """The findings of every rule, in the order of the rules, and a note on each rule that failed: what it would have
+    said is not known, and nothing else is lost."""
+    findings, notes = [], []
+    for one in RULES.values():
+        try:
+            findings += list(one.findings(case))  # all of a rule, or nothing
+        except Exception as error:
+            words = " ".join(str(error).split())
+            notes.append(f"the rule {one.name} failed and says nothing here ({type(error).__name__}: {words[:200]})")
+    return tuple(findings), tuple(notes)
 
 
 def union(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -12,7 +12,7 @@ from lossviz.rules.rule import Faults, rule
 from lossviz.rules.words import n, percent
 
 
-@rule("dice-batch", "ratios")
+@rule("dice-batch", "ratios", severity="warning")
 def dice_batch(case: Case) -> Faults:
     """A quotient of sums over the whole batch, such as Keras's default Dice: small objects drown in large ones."""
     for out in case.outputs:
@@ -37,7 +37,7 @@ def dice_batch(case: Case) -> Faults:
         )
 
 
-@rule("imbalance", "one_number")
+@rule("imbalance", "one_number", severity="hint")
 def imbalance(case: Case) -> Faults:
     """A rare class that is not found, or could be lost unseen: the mean hides it."""
     for out in case.outputs:

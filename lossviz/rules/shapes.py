@@ -21,7 +21,7 @@ _PAIRS = {
 }
 
 
-@rule("scalar-loss", "scalar_or_tensor")
+@rule("scalar-loss", "scalar_or_tensor", severity="warning")
 def scalar_loss(case: Case) -> Faults:
     """A loss returns one number for the batch: weights and masks cannot reach single samples."""
     for out in case.outputs:
@@ -125,7 +125,7 @@ def _squeezed(case: Case, out: Output | None) -> tuple[float, float] | None:
     return case.report.reported, found
 
 
-@rule("vector-add-loss", "beyond_outputs", since="3.0")
+@rule("vector-add-loss", "beyond_outputs", severity="warning", since="3.0")
 def vector_add_loss(case: Case) -> Faults:
     """`add_loss` of an array is summed, so the loss grows with the batch."""
     for entry in case.added:

@@ -33,7 +33,7 @@ def several_losses(case: Case) -> Faults:
         )
 
 
-@rule("frozen-regulariser", "beyond_outputs", since="3.0")
+@rule("frozen-regulariser", "beyond_outputs", severity="hint", since="3.0")
 def frozen_regulariser(case: Case) -> Faults:
     """The regulariser of a frozen layer is not part of the loss."""
     if case.model is None:
@@ -54,7 +54,7 @@ def frozen_regulariser(case: Case) -> Faults:
             )
 
 
-@rule("short-last-batch", "many_outputs", since="3.5")
+@rule("short-last-batch", "many_outputs", severity="hint", since="3.5")
 def short_last_batch(case: Case) -> Faults:
     """With several outputs, Keras prints plain means of batch losses, also where the last batch is short."""
     count, size = case.batch_size or 0, case.batches_of

@@ -30,7 +30,9 @@ def weights_axis(case: Case) -> Faults:
         for word, tensor in suspects:
             array = case.value(tensor).astype(np.float64)
             short, long = (array, values) if array.ndim < values.ndim else (values, array)
-            if np.array_equal(np.broadcast_to(short, long.shape), _leading(short, long)):
+            both = np.broadcast_shapes(short.shape, long.shape)
+            meant = _leading(short, long)
+            if np.ptp(long) == 0 or np.array_equal(np.broadcast_to(short, both), np.broadcast_to(meant, both)):
                 continue  # the same on both axes, such as equal weights
             if array.ndim < values.ndim:
                 right = _reduced(values, *(None if a is None else _leading(a, values) for a in (weight, mask)), out)
