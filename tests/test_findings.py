@@ -170,6 +170,22 @@ Y3, P3 = all_background()
 NARROW = keras.losses.MeanSquaredError(dtype="float16")
 MIXED_SOFTMAX = keras.losses.SparseCategoricalCrossentropy
 
+
+def dense(units=1, activation=None, loss="mse", kernel="ones", bias=0.0):
+    """One trained layer, output "o"."""
+    x = keras.Input((1,))
+    bias = keras.initializers.Constant(bias)
+    layer = layers.Dense(units, activation, kernel_initializer=kernel, bias_initializer=bias, name="o")
+    return compiled(keras.Model(x, layer(x)), loss)
+
+
+def last(function, loss, units=2):
+    """A function of what a trained layer gives, which is its input, output "o"."""
+    x = keras.Input((1,))
+    hidden = layers.Dense(units, kernel_initializer="ones")(x)
+    return compiled(keras.Model(x, layers.Identity(name="o")(function(hidden))), loss)
+
+
 # rule, where, model, (x, y, sample_weight, class_weight), numbers of the sentence
 FIRES = {
     "weights of samples on steps": (
@@ -404,6 +420,68 @@ FIRES = {
         lambda: compiled(keras.Sequential([layers.Rescaling(1000.0, dtype="mixed_float16")]), "mse"),
         (A([[100.0], [1.0]]), np.zeros((2, 1))), lambda: [65504, 1000],
     ),
+    "a sigmoid and targets of 20 to 50": (
+        "out-of-reach", "o", lambda: dense(activation="sigmoid"), (0 * COLUMN, A([[20.0], [50]])),
+        lambda: [20, 50, 2, np.mean(A([19.5, 49.5]) ** 2), np.mean(A([19.0, 49]) ** 2), 0],
+    ),
+    "a sigmoid and targets of 20 to 50, with weights": (
+        "out-of-reach", "o", lambda: dense(activation="sigmoid", loss="mae"),
+        (0 * COLUMN, A([[20.0], [50]]), A([3.0, 1])), lambda: [np.mean([3 * 19.5, 49.5]), np.mean([3 * 19.0, 49])],
+    ),
+    "tanh and standardised targets": (
+        "out-of-reach", "o", lambda: dense(activation="tanh"), (0 * COLUMN, A([[-3.0], [0.5]])),
+        lambda: [np.mean(A([3.0, 0.5]) ** 2), 2.0],
+    ),
+    "relu and targets below 0": (
+        "out-of-reach", "o", lambda: dense(activation="relu"), (COLUMN, A([[-3.0], [2]])),
+        lambda: [np.mean(A([4.0, 0]) ** 2), 4.5],
+    ),
+    "bytes behind a sigmoid that is scaled too little": (
+        "out-of-reach", "o", lambda: last(lambda h: 100 * ops.sigmoid(h), "mae", units=1),
+        (0 * COLUMN, A([[255.0], [50]])), lambda: [0, 100, np.mean([205, 0]), 155 / 2],
+    ),
+    "a softmax and regression": (
+        "out-of-reach", "o", lambda: dense(2, "softmax"), (COLUMN, A([[1.0, 1], [0, 3]])),
+        lambda: [np.mean([0.25, 0.25, 0.25, 6.25]), np.mean([0.25, 0.25, 0, 4])],
+    ),
+    "a sigmoid and a hinge": (
+        "out-of-reach", "o", lambda: dense(activation="sigmoid", loss="hinge"), (0 * COLUMN, A([[0.0], [1]])),
+        lambda: [1.0, 0.5],
+    ),
+    "one of two outputs out of reach": (
+        "out-of-reach", "o", lambda: last(lambda h: ops.concatenate([h[:, :1], ops.sigmoid(h[:, 1:])], -1), "mse"),
+        (0 * COLUMN, A([[5.0, 2], [7, 3]])), lambda: [np.mean([25, 49, 2.25, 6.25]), np.mean([0, 0, 1, 4])],
+    ),
+    "a softmax of one unit": (
+        "cannot-change", "o", lambda: dense(activation="softmax"), (COLUMN, A([[3.0], [1]])), lambda: [1, 2.0],
+    ),
+    "a softmax of one unit and a crossentropy": (
+        "cannot-change", "o", lambda: dense(activation="softmax", loss="categorical_crossentropy"),
+        (COLUMN, A([[0.0], [1]])), lambda: [1, 0],
+    ),
+    "a dead relu": (
+        "cannot-change", "o", lambda: dense(activation="relu", bias=-9.0), (COLUMN, COLUMN), lambda: [2, 0, 2.5],
+    ),
+    "a logarithm of what is below 0": (
+        "cannot-change", "o", lambda: dense(loss="msle", bias=-9.0), (COLUMN, COLUMN),
+        lambda: [np.mean(np.log1p(COLUMN) ** 2), -8, -7, 0],
+    ),
+    "a linear output taken for a probability": (
+        "unbounded-output", "o", lambda: dense(loss="binary_crossentropy", kernel="zeros", bias=0.5),
+        (COLUMN, A([0, 1])), lambda: [0.5],
+    ),
+    "a relu taken for a probability": (
+        "unbounded-output", "o", lambda: dense(activation="relu", loss="binary_crossentropy", kernel="zeros", bias=0.5),
+        (COLUMN, A([0, 1])), lambda: [0, 0.5],
+    ),
+    "a linear output taken for a distribution": (
+        "unbounded-output", "o", lambda: dense(2, loss="sparse_categorical_crossentropy", kernel="zeros", bias=0.5),
+        (COLUMN, A([0, 1])), lambda: [0.5],
+    ),
+    "a linear output under a divergence": (
+        "unbounded-output", "o", lambda: dense(2, loss="kl_divergence", kernel="zeros", bias=0.5),
+        (COLUMN, ROWS[:2]), lambda: [0.5],
+    ),
 }  # fmt: skip
 
 # rule, model, the same arguments: it must not speak up for these
@@ -502,6 +580,65 @@ NEAR = {
     ),
     "an infinity from the data": (
         "fp16-overflow", lambda: identity(1, loss=NARROW), (A([[1.0], [np.inf]]), np.zeros((2, 1))),
+    ),
+    "a sigmoid and targets of 0 to 1": (
+        "out-of-reach", lambda: dense(activation="sigmoid"), (COLUMN, A([[0.0], [1]])),
+    ),
+    "a target out of reach that does not count": (
+        "out-of-reach", lambda: dense(activation="sigmoid"), (COLUMN, A([[0.5], [30]]), A([1.0, 0])),
+    ),
+    "a little beyond the range": (
+        "out-of-reach", lambda: dense(activation="tanh"), (COLUMN, A([[-1.0], [1.001]])),
+    ),
+    "a sigmoid scaled enough": (
+        "out-of-reach", lambda: last(lambda h: 255 * ops.sigmoid(h), "mse", units=1), (COLUMN, A([[255.0], [50]])),
+    ),
+    "soft labels, whose crossentropy has a floor": (
+        "out-of-reach", lambda: dense(2, "softmax", "categorical_crossentropy"), (COLUMN, A([[0.4, 0.6], [0.9, 0.1]])),
+    ),
+    "a softmax and one-hot targets": ("out-of-reach", lambda: dense(2, "softmax"), (COLUMN, ROWS[:2])),
+    "tanh and a hinge": ("out-of-reach", lambda: dense(activation="tanh", loss="hinge"), (COLUMN, A([[0.0], [1]]))),
+    "a cosine looks at directions": (
+        "out-of-reach", lambda: dense(2, "tanh", "cosine_similarity"), (COLUMN, A([[3.0, 4], [-6, 8]])),
+    ),
+    "a loss of 0": ("cannot-change", lambda: dense(), (COLUMN, COLUMN)),
+    "predictions that are all the same": ("cannot-change", lambda: dense(kernel="zeros", bias=1.0), (COLUMN, COLUMN)),
+    "soft labels that are met": (
+        "cannot-change", lambda: dense(2, "softmax", "categorical_crossentropy", "zeros"), (COLUMN, 0 * ROWS[:2] + 0.5),
+    ),
+    "a hinge that is satisfied": (
+        "cannot-change", lambda: dense(loss="hinge", kernel="zeros", bias=2.0), (COLUMN, A([[1.0], [1]])),
+    ),
+    "a relu of which one lives": (
+        "cannot-change", lambda: dense(activation="relu", bias=-1.5), (COLUMN, COLUMN),
+    ),
+    "a mean of sigmoids": (
+        "unbounded-output", lambda: last(lambda h: ops.mean(ops.sigmoid(h), -1, keepdims=True), "binary_crossentropy"),
+        (COLUMN, A([0, 1])),
+    ),
+    "a product of sigmoids": (
+        "unbounded-output",
+        lambda: last(lambda h: ops.prod(ops.sigmoid(h), -1, keepdims=True), "binary_crossentropy"), (COLUMN, A([0, 1])),
+    ),
+    "a part of a sum": (
+        "unbounded-output", lambda: last(lambda h: ops.relu(h) / ops.sum(ops.relu(h), -1, keepdims=True),
+        "categorical_crossentropy"), (COLUMN, ROWS[:2]),
+    ),
+    "positive numbers, which the loss divides by their sum": (
+        "unbounded-output", lambda: dense(2, "softplus", "categorical_crossentropy", "zeros"), (COLUMN, ROWS[:2]),
+    ),
+    "a clip": (
+        "unbounded-output", lambda: last(lambda h: ops.clip(h, 0, 1), "binary_crossentropy", 1), (COLUMN, A([0, 1])),
+    ),
+    "a hard sigmoid": (
+        "unbounded-output", lambda: dense(activation="hard_sigmoid", loss="binary_crossentropy"), (COLUMN, A([0, 1])),
+    ),
+    "a softmax over another axis": (
+        "unbounded-output", lambda: last(lambda h: ops.softmax(h, axis=0), "binary_crossentropy", 1),
+        (COLUMN, A([0, 1])),
+    ),
+    "logits": (
+        "unbounded-output", lambda: dense(loss=keras.losses.BinaryCrossentropy(from_logits=True)), (COLUMN, A([0, 1])),
     ),
 }  # fmt: skip
 

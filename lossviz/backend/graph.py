@@ -31,6 +31,7 @@ class Trace:
     forward: set[str] = field(default_factory=set)  # names of the operations of the forward pass
     pruned: dict = field(default_factory=dict)  # what `run` has made, by what it fetches and is fed
     orders: dict = field(default_factory=dict)  # tensor reference -> `ancestors`, for whoever asks again
+    slopes: dict = field(default_factory=dict)  # tensor reference -> its gradients, for whoever asks again
 
     @property
     def graph(self) -> tf.Graph:

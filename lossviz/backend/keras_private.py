@@ -437,13 +437,15 @@ def _batch_spec(batch, before):
 
 
 class Crossentropy(NamedTuple):
-    """One call of a crossentropy of Keras's backend; `owner` counts the outputs that were computed before it."""
+    """One call of a crossentropy of Keras's backend; `owner` counts the outputs that were computed before it, `axis` is
+    that of the classes."""
 
     kind: str  # "binary", "categorical" or "sparse_categorical"
     target: object
     output: object
     from_logits: bool
     owner: int
+    axis: int = -1
 
 
 _CROSSENTROPIES = ("binary", "categorical", "sparse_categorical")
@@ -454,7 +456,8 @@ def recording_crossentropies(recorder: Recorder) -> Iterator[None]:
     """While open, every crossentropy that goes through `keras.ops`, as all of Keras's losses do, is noted."""
 
     def noted(kind: str, original: Callable, target, output, from_logits=False, **more):
-        entry = Crossentropy(kind, target, output, bool(from_logits), len(recorder.outputs))
+        owner, axis = len(recorder.outputs), more.get("axis", -1)
+        entry = Crossentropy(kind, target, output, bool(from_logits), owner, axis)
         recorder.crossentropies.append(entry)
         return original(target, output, from_logits=from_logits, **more)
 

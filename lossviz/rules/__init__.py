@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lossviz.report.findings import Finding
-from lossviz.rules import activations, classes, shapes, training, values, weights
+from lossviz.rules import activations, classes, reach, shapes, training, values, weights
 from lossviz.rules.evidence import Case
 from lossviz.rules.rule import Rule
 from lossviz.rules.training import of_epoch
@@ -24,6 +24,7 @@ __all__ = ["RULES", "check", "of_epoch", "union"]
 RULES: dict[str, Rule] = {
     one.name: one
     for one in (
+        reach.cannot_change,
         weights.weights_axis,
         shapes.scalar_loss,
         weights.weights_divisor,
@@ -34,6 +35,8 @@ RULES: dict[str, Rule] = {
         activations.double_activation,
         activations.swapped_activation,
         activations.unnormalised,
+        activations.unbounded_output,
+        reach.out_of_reach,
         values.labels_range,
         values.mape_zeros,
         classes.dice_batch,

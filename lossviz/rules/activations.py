@@ -10,8 +10,12 @@ import tensorflow as tf
 from lossviz.backend import keras_private as _keras
 from lossviz.rules import evidence
 from lossviz.rules.evidence import Case, loss_name
+from lossviz.rules.reach import words_of
 from lossviz.rules.rule import Faults, rule
 from lossviz.rules.words import close, n
+
+#: Losses of Keras that take the logarithm of the predictions themselves.
+_OWN_LOGARITHM = ("categorical_focal_crossentropy", "kl_divergence")
 
 
 @rule("double-activation", "scalar_or_tensor")
@@ -130,48 +134,98 @@ def swapped_activation(case: Case) -> Faults:
 @rule("unnormalised", "one_number")
 def unnormalised(case: Case) -> Faults:
     """A crossentropy of numbers that are no probabilities: rows that do not sum to 1, values outside 0 to 1."""
-    others = list(_other_crossentropies(case))
-    for entry in (*case.crossentropies, *others):
-        binary = entry.kind == "binary"
-        chain = evidence.squashes(entry.output)
-        if entry.from_logits or _undone(entry.output, "Sigmoid" if binary else "Softmax"):
-            continue
-        if chain and (binary or chain[0][0] == "Softmax"):
-            continue
-        p = case.value(entry.output).astype(np.float64)
-        if not p.size or not np.all(np.isfinite(p)):
-            continue
-        low, high = p.min(), p.max()
-        sums = p.sum(axis=-1)
-        sums = sums[sums != 0]  # Keras puts zeros where a class is ignored
-        if not sums.size:
-            continue
-        slack = 0.03 if entry.output.dtype.name == "bfloat16" or evidence.narrow(entry.output) else 0.01
-        if low >= -1e-6 and high <= 1 + slack and (binary or np.all(np.abs(sums - 1) <= slack)):
+    for entry in _probabilities(case):
+        text = _missed(case, entry)
+        if text is None:
             continue
         where = evidence.owner(case, entry)
         out = case.output(where)
-        if low < 0 or high > 1:
-            text = f"the predictions lie between {n(low)} and {n(high)}"
-        else:
-            several = f"between {n(sums.min())} and " if not close(sums.min(), sums.max()) else ""
-            text = f"the predictions of a position sum to {several}{n(sums.max())}"
-        clips = binary or (out is not None and loss_name(out) == "kl_divergence")
+        own = out is not None and loss_name(out) in _OWN_LOGARITHM
+        clips = entry.kind == "binary" or (out is not None and loss_name(out) == "kl_divergence")
         text += ", but the loss takes them for probabilities: " + (
             "it clips them to between 0 and 1" if clips else "it divides each row by its sum and clips it"
         )
-        if out is not None and out.loss is not None and not any(entry is other for other in others):
+        if out is not None and out.loss is not None and not own:
             with _keras.crossentropies_as(from_logits=True):
                 logits = case.call_again(out)
             text += f", and the loss is {n(case.number(out))}. If they are logits, it is {n(logits)}"
-        activation = "sigmoid" if binary else "softmax"
-        yield where, f"{text}.", f"Use from_logits=True, or activation='{activation}' in the last layer."
+        elif out is not None and out.tensor is not None:
+            text += f", and the loss is {n(case.number(out))}"
+        yield where, f"{text}.", _way_out(case, entry, where)
+
+
+def _probabilities(case: Case) -> Iterator[_keras.Crossentropy]:
+    """The crossentropies that take the output for probabilities, where no activation of their kind makes it."""
+    for entry in case.crossentropies:
+        binary = entry.kind == "binary"
+        chain = evidence.squashes(entry.output)
+        made = chain and (binary or chain[0][0] == "Softmax")
+        if not entry.from_logits and not made and not _undone(entry.output, "Sigmoid" if binary else "Softmax"):
+            yield entry
+    for entry in _other_crossentropies(case):  # these never look behind the activation
+        chain = evidence.squashes(entry.output)
+        if not entry.from_logits and not (chain and chain[0][0] == "Softmax"):
+            yield entry
+
+
+def _missed(case: Case, entry: _keras.Crossentropy) -> str | None:
+    """How the numbers of this batch miss being probabilities, or None where they are."""
+    p = case.value(entry.output).astype(np.float64)
+    if not p.size or not np.all(np.isfinite(p)):
+        return None
+    low, high = p.min(), p.max()
+    sums = p.sum(axis=entry.axis)
+    sums = sums[sums != 0]  # Keras puts zeros where a class is ignored
+    if not sums.size:
+        return None
+    slack = 0.03 if entry.output.dtype.name == "bfloat16" or evidence.narrow(entry.output) else 0.01
+    if low < -1e-6 or high > 1 + slack:
+        return f"the predictions lie between {n(low)} and {n(high)}"
+    if entry.kind == "binary" or np.all(np.abs(sums - 1) <= slack):
+        return None
+    several = f"between {n(sums.min())} and " if not close(sums.min(), sums.max()) else ""
+    return f"the predictions of a position sum to {several}{n(sums.max())}"
+
+
+@rule("unbounded-output", "one_number")
+def unbounded_output(case: Case) -> Faults:
+    """A crossentropy takes the output for probabilities, and nothing in the model keeps it between 0 and 1."""
+    for entry in _probabilities(case):
+        allowed = case.range_of(entry.output, data=True)
+        where = evidence.owner(case, entry)
+        out = case.output(where)
+        if not allowed.free or allowed.bounded or _missed(case, entry) is not None:
+            continue
+        low, high = float(np.min(allowed.low)), float(np.max(allowed.high))
+        divides = entry.kind != "binary" and (out is None or loss_name(out) != "kl_divergence")
+        if divides and low >= 0 and allowed.open_low:
+            continue  # positive numbers, which the loss divides by their sum
+        values = case.value(entry.output).astype(np.float64)
+        if not values.size or not np.all(np.isfinite(values)):
+            continue
+        reach = "anything" if not np.isfinite(low) and not np.isfinite(high) else f"anything {words_of(allowed)}"
+        yield (
+            where,
+            f"the loss takes the output for probabilities, but the model can make it {reach}: on this batch it happens "
+            f"to lie between {n(values.min())} and {n(values.max())}; what leaves 0 to 1 is clipped, and has no slope.",
+            _way_out(case, entry, where),
+        )
+
+
+def _way_out(case: Case, entry: _keras.Crossentropy, where: str) -> str:
+    """An activation that gives probabilities, and `from_logits=True` where the loss has that argument."""
+    out = case.output(where)
+    if entry.kind != "binary" and case.shape(entry.output)[-1:] == (1,):
+        return "Use activation='sigmoid' and loss='binary_crossentropy': one unit has no second class."
+    activation = "sigmoid" if entry.kind == "binary" else "softmax"
+    first = "Use " if out is not None and loss_name(out) == "kl_divergence" else "Use from_logits=True, or "
+    return f"{first}activation='{activation}' in the last layer."
 
 
 def _other_crossentropies(case: Case) -> Iterator[_keras.Crossentropy]:
     """Keras's losses that take the logarithm of the predictions themselves."""
     for owner, out in enumerate(case.outputs):
-        if loss_name(out) in ("categorical_focal_crossentropy", "kl_divergence"):
+        if loss_name(out) in _OWN_LOGARITHM:
             options = getattr(out.loss, "_fn_kwargs", {})
             yield _keras.Crossentropy(
                 "categorical", out.y_true, out.y_pred, bool(options.get("from_logits", False)), owner

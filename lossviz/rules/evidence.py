@@ -18,6 +18,7 @@ from lossviz.backend.tracing import Traced
 from lossviz.engine.decompose import Decomposition
 from lossviz.report.records import Term
 from lossviz.report.report import Report
+from lossviz.rules.bounds import ANYTHING, Bounds, Range
 
 _SHAPING = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "EnsureShape", "SelectV2"}
 _SQUASHING = {"Softmax", "Sigmoid"}
@@ -80,6 +81,7 @@ class Case:
     batches_of: int | None = None  # how many of them fit would take at a time; None: all
     error: Exception | None = None
     _operations: dict = field(default_factory=dict)
+    _bounds: dict = field(default_factory=dict)
 
     def output(self, name: str) -> Output | None:
         return next((out for out in self.outputs if out.name == name), None)
@@ -154,6 +156,21 @@ class Case:
             if any(tensor.ref() in found for tensor in operation.inputs):
                 found.update(out.ref() for out in operation.outputs)
         return found
+
+    def range_of(self, tensor: tf.Tensor, data: bool = False) -> Range:
+        """What the model can make of `tensor`, for any weights that training moves; with `data` for this very batch,
+        otherwise for any."""
+        if self.traced is None or isinstance(tensor, tf.__internal__.EagerTensor):
+            return ANYTHING
+        if data not in self._bounds:
+
+            def known(one: tf.Tensor) -> np.ndarray | None:
+                if one.op.type == "Placeholder" and data:
+                    return self.traced.value_of(one)
+                return tf.get_static_value(one) if one.op.type == "Const" else None
+
+            self._bounds[data] = Bounds(self.traced.trainable, known)
+        return self._bounds[data].of(tensor)
 
     def fed(self, fetch: tf.Tensor, tensor: tf.Tensor, array: np.ndarray) -> np.ndarray:
         """`fetch`, computed with `array` in place of `tensor`."""

@@ -1,0 +1,155 @@
+"""What the last operations allow, by brute force: ranges, the floor of the loss, and who must not be spoken of."""
+
+from unittest import mock
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers, ops
+from models import compiled, inputs
+
+import lossviz
+from lossviz.backend.tracing import trace_model
+from lossviz.rules import reach
+from lossviz.rules.bounds import Bounds
+from lossviz.rules.floor import floor
+
+X = inputs(6, 3)
+
+
+def trained(last, loss="mse", units=2, **more):
+    """A trained layer, and `last` of what it gives."""
+    x = keras.Input((3,))
+    return compiled(keras.Model(x, last(layers.Dense(units, name="d")(x))), loss, **more)
+
+
+def allowed(model, x=X, data=False):
+    """The range of the only prediction."""
+    traced = trace_model(model, x, np.zeros(model(x).shape, "float32"), None, False, "sample_weight")
+
+    def known(tensor):
+        if tensor.op.type == "Placeholder" and data:
+            return traced.value_of(tensor)
+        return tf.get_static_value(tensor) if tensor.op.type == "Const" else None
+
+    return Bounds(traced.trainable, known).of(traced.predictions[0])
+
+
+LAST = {
+    "linear": (lambda h: h, -np.inf, np.inf),
+    "sigmoid": (ops.sigmoid, 0, 1),
+    "hard_sigmoid": (ops.hard_sigmoid, 0, 1),
+    "tanh": (ops.tanh, -1, 1),
+    "relu": (ops.relu, 0, np.inf),
+    "relu6": (ops.relu6, 0, 6),
+    "softplus": (ops.softplus, 0, np.inf),
+    "exp": (ops.exp, 0, np.inf),
+    "elu": (ops.elu, -1, np.inf),
+    "softsign": (ops.softsign, -1, 1),
+    "square": (ops.square, 0, np.inf),
+    "abs": (ops.abs, 0, np.inf),
+    "softmax": (ops.softmax, 0, 1),
+    "softmax over the batch": (lambda h: ops.softmax(h, axis=0), 0, 1),
+    "clip": (lambda h: ops.clip(h, -2, 3), -2, 3),
+    "scaled sigmoid": (lambda h: 10 - 4 * ops.sigmoid(h), 6, 10),
+    "sigmoid times 255": (lambda h: layers.Rescaling(255.0)(ops.sigmoid(h)), 0, 255),
+    "negative": (lambda h: -ops.relu(h), -np.inf, 0),
+    "mean of sigmoids": (lambda h: ops.mean(ops.sigmoid(h), axis=-1, keepdims=True), 0, 1),
+    "product of sigmoids": (lambda h: ops.sigmoid(h) * ops.sigmoid(2 * h + 1), 0, 1),
+    "part of a sum": (lambda h: ops.exp(h) / ops.sum(ops.exp(h), axis=-1, keepdims=True), 0, np.inf),
+    "part of its own sum": (lambda h: (lambda e: e / ops.sum(e, axis=-1, keepdims=True))(ops.exp(h)), 0, 1),
+    "reshaped": (lambda h: layers.Reshape((1, 2))(ops.sigmoid(h)), 0, 1),
+    "maximum": (lambda h: ops.maximum(ops.tanh(h), 0.25), 0.25, 1),
+    "trained scale": (lambda h: layers.Dense(1)(ops.sigmoid(h)), -np.inf, np.inf),
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_a_range(name):
+    """As it should be, and nothing that the model gives for large weights lies outside."""
+    last, low, high = LAST[name]
+    model = trained(last)
+    found = allowed(model)
+    assert (np.min(found.low), np.max(found.high)) == (low, high)
+    rng = np.random.default_rng(0)
+    for size in (0.1, 1, 10, 100):
+        model.get_layer("d").set_weights([rng.normal(0, size, (3, 2)), rng.normal(0, size, 2)])
+        values = model(X).numpy()
+        assert np.all(((values >= found.low) & (values <= found.high)) | np.isnan(values))
+
+
+def test_ranges_of_two_parts():
+    model = trained(lambda h: ops.concatenate([ops.sigmoid(h), h, 3 * ops.tanh(h)], axis=-1))
+    found = allowed(model)
+    assert found.low.ravel().tolist() == [0, 0, -np.inf, -np.inf, -3, -3]
+    assert found.high.ravel().tolist() == [1, 1, np.inf, np.inf, 3, 3]
+
+
+def test_what_is_not_trained_does_not_count():
+    """A layer that is frozen gives what it gives, and its inputs may be anything: no limit is known, nor its lack."""
+    x = keras.Input((3,))
+    frozen = compiled(keras.Model(x, layers.Dense(2, trainable=False)(x)), "mse")
+    assert not allowed(frozen).free and not allowed(frozen).limited
+    assert allowed(trained(lambda h: h)).free
+    same = compiled(keras.Model(x, layers.Identity()(x)), "mse")
+    assert not allowed(same, data=True).free and allowed(same, data=True).bounded
+
+
+ENDS = {
+    "sigmoid": (0.0, 1.0),
+    "tanh": (-1.0, 1.0),
+    "relu": (0.0, np.inf),
+    "softplus": (0.0, np.inf),
+    "relu6": (0.0, 6.0),
+}
+LOSSES = {
+    "mse": lambda y, p: (y - p) ** 2,
+    "mae": lambda y, p: np.abs(y - p),
+    "huber": lambda y, p: np.where(np.abs(y - p) <= 1, 0.5 * (y - p) ** 2, np.abs(y - p) - 0.5),
+    "log_cosh": lambda y, p: np.logaddexp(y - p, p - y) - np.log(2),
+    "hinge": lambda y, p: np.maximum(1 - y * p, 0),
+    "squared_hinge": lambda y, p: np.maximum(1 - y * p, 0) ** 2,
+}
+MODELS = {}
+
+
+def brute(y, loss, low, high, weight):
+    """The lowest mean of weighted element losses, one prediction at a time, on a grid that is made finer and finer."""
+    total = 0.0
+    for target, w in zip(y.ravel(), np.broadcast_to(weight, y.shape).ravel()):
+        left, right = max(low, -200.0), min(high, 200.0)
+        for _ in range(12):
+            grid = np.linspace(left, right, 201)
+            best = int(np.argmin(LOSSES[loss](target, grid)))
+            left, right = grid[max(best - 1, 0)], grid[min(best + 1, 200)]
+        total += w * float(LOSSES[loss](target, grid[best]))
+    return total / y.size
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(list(ENDS)), st.sampled_from(list(LOSSES)), st.sampled_from([1.0, 3.0, 50.0]),
+    st.sampled_from([0.0, -20.0, 20.0]), st.booleans(), st.integers(0, 99),
+)  # fmt: skip
+def test_the_floor_is_that_of_brute_force(activation, loss, scale, shift, weighted, seed):
+    rng = np.random.default_rng(seed)
+    y = (rng.normal(size=(6, 2)) * scale + shift).astype("float32")
+    if "hinge" in loss:
+        y = np.where(y > shift, 1.0, -1.0).astype("float32")
+    weight = rng.random(6).astype("float32") if weighted else np.ones(6, "float32")
+    key = activation, loss
+    if key not in MODELS:
+        MODELS[key] = trained(layers.Activation(activation), loss)
+    floors = []
+    with mock.patch.object(reach, "floor", lambda *args: floors.append(floor(*args)) or floors[-1]):
+        found = [f for f in lossviz.lint(MODELS[key], X, y, weight) if f.rule == "out-of-reach"]
+    lowest = brute(y, loss, *ENDS[activation], weight[:, None])
+    now = MODELS[key].test_on_batch(X, y, weight)
+    if found:
+        said = float(found[0].sentence.split("never below ")[1].split(";")[0].split(",")[0].rstrip("."))
+        assert said == pytest.approx(lowest, rel=1e-3)
+        assert floors[0].lowest == pytest.approx(lowest, rel=1e-6) and floors[0].without < 1e-6 * now
+    assert bool(found) == (lowest >= 0.01 * now)
