@@ -719,7 +719,7 @@ def values_of(hash):
 
 
 def lesson(page):
-    return page.locator(".card")
+    return page.locator(".lesson")
 
 
 def test_it_opens_with_a_question_in_which_the_regimes_differ(play):
@@ -874,13 +874,13 @@ def test_one_colour_scale_for_all_steps(play):
     assert len({next(iter(fills)) for fills in colours.values()}) > 5
     page.locator(".next").click()
     stage = page.eval_on_selector_all(
-        ".stage .cell", "all => all.map((one) => [one.textContent, one.style.background])"
+        ".stage .lc", "all => all.map((one) => [one.textContent, one.style.background])"
     )
     assert all(fill.replace(" ", "") in colours[text] for text, fill in stage if text != "0"), stage
 
 
 def stage_text(page):
-    return page.locator(".stage .cell").all_inner_texts()
+    return page.locator(".stage .lc").all_inner_texts()
 
 
 def settle(page):
@@ -894,7 +894,7 @@ def test_step_by_step(play):
     following = page.get_by_role("button", name="Next step")
     following.focus()
     page.keyboard.press("Enter")
-    assert said.inner_text().startswith("1 of 5: × mask") and page.locator(".stage .cell.out").count() == 3
+    assert said.inner_text().startswith("1 of 5: × mask") and page.locator(".stage .lc.out").count() == 3
     page.keyboard.press("Enter")
     assert said.inner_text().startswith("2 of 5: ÷ 6/9, the mean of the mask") and page.inner_text(".chip") == "÷ 6/9"
     page.keyboard.press("Enter")
@@ -920,12 +920,12 @@ def test_motion_comes_on_top_of_the_picture(play):
     following = page.get_by_role("button", name="Next step")
     following.click()
     moved = page.evaluate("document.getAnimations().map((one) => one.effect.target.className)")
-    assert moved.count("cell") > 0 and page.locator(".stage .cell[aria-hidden]").count() > 0
+    assert moved.count("lc") > 0 and page.locator(".stage .lc[aria-hidden]").count() > 0
     fallen = page.evaluate("""document.getAnimations().filter((one) =>
         one.effect.getKeyframes().some((frame) => frame.transform && frame.transform.includes("rotate"))).length""")
     assert fallen == 3  # the masked ones
     settle(page)
-    assert page.locator(".stage .cell[aria-hidden]").count() == 0 and len(stage_text(page)) == 9
+    assert page.locator(".stage .lc[aria-hidden]").count() == 0 and len(stage_text(page)) == 9
     following.click()
     following.click()
     ends = page.evaluate("""document.getAnimations().map((one) => one.effect.getKeyframes())

@@ -124,7 +124,7 @@ function mountPage() {
 		after.append(make("p", {}, one.reveal), make("p", {}, make("b", {}, "Now you: "), one.task), goalBox,
 			...(k + 1 < LESSONS.length ? [button(`Next question: ${LESSONS[k + 1].name}`, () => { ask(k + 1); lessonPart.querySelector("[aria-pressed=true]").focus(); }, { "data-key": "nextlesson" })] : []));
 		const answered = !asking;
-		keepFocus(lessonPart, () => lessonPart.replaceChildren(tabs, make("fieldset", { class: "card" }, make("legend", {}, make("span", { class: "q" }, `Question ${k + 1} of ${LESSONS.length}`)), make("p", { class: "ask" }, one.ask), options, line(guess, skip), verdict, after)));
+		keepFocus(lessonPart, () => lessonPart.replaceChildren(tabs, make("fieldset", { class: "lesson" }, make("legend", {}, make("span", { class: "q" }, `Question ${k + 1} of ${LESSONS.length}`)), make("p", { class: "ask" }, one.ask), options, line(guess, skip), verdict, after)));
 		if (answered) { after.hidden = false; guess.hidden = skip.hidden = true; }
 	}
 

@@ -39,9 +39,9 @@ function makeNumber() {
 			number.className = mine.refusal || Number.isNaN(now) ? "bad" : "";
 			const many = state.outputs.length > 1 ? ` of output ${chosen + 1}` : "", { classes, step } = scoreOf(output);
 			const divided = part.refusal ? [] : [...(step && classes !== 1 ? [{ divisor: classes }] : []), ...part.steps.filter((one) => one.divisor !== null && one.divisor !== 1)];
-			const all = classes * (part.divisor ?? 1);
-			equation.replaceChildren(...(hidden ? ["Your guess first: the four numbers are covered."] : [`${state.regime}: ${n} element loss${n > 1 ? "es" : ""}${many}`,
-				...divided.flatMap((d) => [" ", make("b", { class: "div" }, divisorText(d))]), divided.length > 1 ? ` = ÷ ${plain(all)} in all` : ""]));
+			const all = classes * (part.divisor ?? 1), wide = (text) => make("span", { class: "wide" }, text);
+			equation.replaceChildren(...(hidden ? ["Your guess first: the four numbers are covered."] : [`${state.regime}:`, wide(` ${n} element loss${n > 1 ? "es" : ""}${many}`),
+				...divided.flatMap((d) => [" ", make("b", { class: "div" }, divisorText(d))]), ...(divided.length > 1 ? [` = ÷ ${plain(all)}`, wide(" in all")] : [])]));
 			if (what) {
 				const numbers = typeof from === "number" && typeof now === "number", stays = numbers ? !differ(now, from) && Number.isNaN(now) === Number.isNaN(from) : from === now;
 				const step = now - from, more = Number.isFinite(step) ? ` (${step < 0 ? "−" : "+"}${plain(Math.abs(step), 3)})` : "";

@@ -93,7 +93,7 @@ function drawStage(box, list, f, rank, axes, moving) {
 	};
 	const mask = list.slice(0, f + 1).findLast((one) => one.kind === "mask");
 	const out = mask && same(mask.values.shape, frame.values.shape) ? expand(mask.factor, mask.values.shape).data : [];
-	const cells = frame.values.data.map((x, i) => put(out[i] === 0 ? "cell out" : "cell", at(f, i), short(x), x));
+	const cells = frame.values.data.map((x, i) => put(out[i] === 0 ? "lc out" : "lc", at(f, i), short(x), x));
 	// labels of the axes that are left: across on top, down on the left
 	const labels = frame.values.shape.flatMap((n, k) => {
 		const way = ways[f][k], name = frame.places[k] === null ? "" : axes[frame.places[k]];
@@ -123,7 +123,7 @@ function drawStage(box, list, f, rank, axes, moving) {
 	const key = (transform, opacity, offset = null) => ({ transform, opacity, offset });
 	const move = ([x, y], [u, v]) => `translate(${u - x}px,${v - y}px)`;
 	const appear = (node, delay) => node.animate([{ opacity: 0 }, { opacity: 1 }], { duration: 160, delay, fill: "backwards" });
-	const old = (i) => put("cell", at(f - 1, i), short(before.values.data[i]), before.values.data[i]);
+	const old = (i) => put("lc", at(f - 1, i), short(before.values.data[i]), before.values.data[i]);
 	if (frame.kind === "sum") {
 		before.values.data.forEach((_, i) => ghost(old(i), [key("none", 1), key(move(at(f - 1, i), at(f, from[i])), 0.75)], { duration: 420 }));
 		cells.forEach((cell) => appear(cell, 400));
@@ -142,6 +142,6 @@ function drawStage(box, list, f, rank, axes, moving) {
 		// the weight comes from the side of the axis that it meets
 		const only = frame.meets.flatMap((p, k) => (frame.factor.shape[k] > 1 ? [ways[f][k + frame.values.shape.length - frame.meets.length]] : []));
 		const start = only.length === 1 && only[0] === 1 ? [-W, here[1]] : only.length === 1 && only[0] === 0 ? [here[0], -H] : [here[0], here[1] - 14];
-		ghost(put("cell weight", start, `×${short(factor[i])}`), [key("none", 0), key("none", 1, 0.25), key(move(start, here), 1, 0.8), key(move(start, here), 0)], { duration: 460 });
+		ghost(put("lc weight", start, `×${short(factor[i])}`), [key("none", 0), key("none", 1, 0.25), key(move(start, here), 1, 0.8), key(move(start, here), 0)], { duration: 460 });
 	});
 }
