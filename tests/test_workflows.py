@@ -33,6 +33,10 @@ def test_workflows_follow_github_s_schema():
     run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *WORKFLOWS)
 
 
+def test_issue_forms_follow_github_s_schema():
+    run("check-jsonschema", "--builtin-schema", "vendor.github-issue-forms", *ROOT.glob(".github/ISSUE_TEMPLATE/*.yml"))
+
+
 def test_zizmor_finds_nothing():
     run("zizmor", "--offline", ROOT / ".github")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -26,7 +27,7 @@ _RANDOM = {
 class Trace:
     """One graph with forward pass and loss, its placeholders, and where in it the loss begins."""
 
-    function: object  # the pruneable WrappedFunction
+    function: Any  # the pruneable WrappedFunction
     feeds: list[tf.Tensor]
     forward: set[str] = field(default_factory=set)  # names of the operations of the forward pass
     pruned: dict = field(default_factory=dict)  # what `run` has made, by what it fetches and is fed

@@ -15,6 +15,8 @@ from lossviz.report.records import Step
 _SILENT = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "EnsureShape", "CheckNumerics"}
 _PICKING = {"StridedSlice", "Slice", "GatherV2", "GatherNd", "Split", "SplitV", "Unpack"}
 
+Shape = tuple[int, ...]
+
 
 class Narrator:
     """Turns the road of a cut into steps.
@@ -90,7 +92,9 @@ class Narrator:
             return None  # joining the other summands changes neither axis nor divisor
         return Step(kind, f"{kind}: {show_shape(shape_in)} → {show_shape(shape_out)}", shape_in, shape_out)
 
-    def _reduction(self, word, before, after, shape_in, shape_out) -> Step | None:
+    def _reduction(
+        self, word: str, before: tf.Tensor, after: tf.Tensor, shape_in: Shape, shape_out: Shape
+    ) -> Step | None:
         if math.prod(shape_in) == math.prod(shape_out):
             return None
         axes = names.removed(self._dims(before), self._dims(after))
@@ -102,7 +106,9 @@ class Narrator:
         divisor = math.prod(shape_in) / max(math.prod(shape_out), 1)
         return Step(word, f"{text}, ÷ {show_number(divisor)}", shape_in, shape_out, axes, divisor)
 
-    def _scaling(self, divides: bool, other, after, shape_in, shape_out) -> Step | None:
+    def _scaling(
+        self, divides: bool, other: tf.Tensor, after: tf.Tensor, shape_in: Shape, shape_out: Shape
+    ) -> Step | None:
         value = np.asarray(self.values[other.ref()])
         word, sign = ("divide", "÷") if divides else ("multiply", "×")
         source = self.sources.get(other.ref(), "")
@@ -124,14 +130,14 @@ class Narrator:
         text = f"{sign} {source or 'constants'} {show_shape(value.shape)}{where}: {show_range(value)}"
         return Step(word, text, shape_in, shape_out, tuple(along))
 
-    def _selection(self, operation, before, shape_in, shape_out) -> Step:
+    def _selection(self, operation: tf.Operation, before: tf.Tensor, shape_in: Shape, shape_out: Shape) -> Step:
         condition = np.asarray(self.values[operation.inputs[0].ref()]).astype(bool)
         kept = condition if operation.inputs[1] is before else ~condition
         source = self.sources.get(operation.inputs[0].ref(), "")
         text = f"keep {show_number(kept.sum())} of {show_number(kept.size)}" + (f" ({source})" if source else "")
         return Step("select", text, shape_in, shape_out)
 
-    def _dims(self, tensor: tf.Tensor):
+    def _dims(self, tensor: tf.Tensor) -> names.Dims | None:
         return self.dims.get(tensor.ref())
 
 

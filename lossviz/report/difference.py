@@ -17,19 +17,25 @@ class Change:
     after: Term | None
 
     @property
+    def terms(self) -> tuple[Term, ...]:
+        """The term in each of the reports that has it, `before` first."""
+        return tuple(term for term in (self.before, self.after) if term is not None)
+
+    @property
     def name(self) -> str:
         """The term's name; `dense → dense_1` where it has two."""
-        names = dict.fromkeys(term.name for term in (self.before, self.after) if term is not None)
+        names = dict.fromkeys(term.name for term in self.terms)
         return " → ".join(names)
 
     @property
     def kind(self) -> str:
-        return (self.before or self.after).kind
+        return self.terms[0].kind
 
     @property
     def contributions(self) -> tuple[float, float]:
         """Before and after; 0 where the term is missing."""
-        return tuple(0.0 if term is None else term.contribution for term in (self.before, self.after))
+        before, after = self.before, self.after
+        return (0.0 if before is None else before.contribution, 0.0 if after is None else after.contribution)
 
     @property
     def difference(self) -> float:
@@ -54,12 +60,8 @@ class Change:
 
     def axes(self) -> list[str]:
         """The axes of several positions along which both terms have shares, in the order of the first."""
-        found = [
-            {axis for part in term.parts for axis, size in part.sizes.items() if size > 1}
-            for term in (self.before, self.after)
-            if term is not None
-        ]
-        order = dict.fromkeys(axis for part in (self.before or self.after).parts for axis in part.sizes)
+        found = [{axis for part in term.parts for axis, size in part.sizes.items() if size > 1} for term in self.terms]
+        order = dict.fromkeys(axis for part in self.terms[0].parts for axis in part.sizes)
         return [axis for axis in order if all(axis in axes for axes in found)]
 
 
@@ -86,7 +88,7 @@ class Difference:
     def term(self, name: str) -> Change:
         """The change of the term that is called `name` in either report; ValueError lists the names there are."""
         for change in self.changes:
-            if name in (change.name, *(term.name for term in (change.before, change.after) if term is not None)):
+            if name in (change.name, *(term.name for term in change.terms)):
                 return change
         raise ValueError(f"term {name!r} is in neither report. The terms are {[c.name for c in self.changes]}.")
 
@@ -139,15 +141,17 @@ class Difference:
                         "before": None if change.before is None else change.before.contribution,
                         "after": None if change.after is None else change.after.contribution,
                         "difference": change.difference,
-                        "by": {
-                            axis: [[label, *pair] for label, pair in change.both(lambda t, a=axis: t.by(a)).items()]
-                            for axis in change.axes()
-                        },
+                        "by": {axis: _pairs_along(change, axis) for axis in change.axes()},
                     }
                     for change in self.changes
                 ],
             }
         )
+
+
+def _pairs_along(change: Change, axis: str) -> list[list[Any]]:
+    """Label, share before and share after of each position along one axis."""
+    return [[label, *pair] for label, pair in change.both(lambda term: term.by(axis)).items()]
 
 
 def _has(term: Term | None, axes: Sequence[str]) -> bool:

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class Column:
         return f"{value + 0.0:.{self.decimals}f}"
 
 
-def as_report(thing):
+def as_report(thing: Any) -> Any:
     """`thing` itself, or the report that it is drawn as (`lossviz.regimes.Reduction`)."""
     return thing.to_report() if hasattr(thing, "to_report") else thing
 

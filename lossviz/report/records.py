@@ -89,7 +89,7 @@ class Part:
     @property
     def sizes(self) -> dict[str, int]:
         """Every axis that there are shares along, with its size: `axes`, and before them those of `views` alone."""
-        found = {}
+        found: dict[str, int] = {}
         for view in (*self.views, self):
             found.update(zip(view.axes, view.contributions.shape))
         found.pop(TRUE_CLASS, None)
@@ -396,7 +396,7 @@ class Balance:
             }
         )
 
-    def to_frame(self, axis: str | Sequence[str] | None = None, term: str | None = None):
+    def to_frame(self, axis: str | Sequence[str] | None = None, term: str | None = None) -> Any:
         """A pandas DataFrame: one row a term and one for the residual; with `axis`, one row a label.
 
         Raises ImportError with the way out where pandas is not installed.
@@ -483,18 +483,17 @@ def _term_dict(term: Term) -> dict[str, Any]:
                 "note": part.note,
                 "steps": [vars(step) for step in part.steps],
                 "sums": {name: value.tolist() for name, value in part.sums.items()},
-                "by": {
-                    axis: [
-                        [label, share]
-                        for label, share in zip(view.labels[view.axes.index(axis)], view.sum_to([axis]).tolist())
-                    ]
-                    for axis in part.sizes
-                    for view in (part.view([axis]),)
-                },
+                "by": {axis: _shares_along(part.view([axis]) or part, axis) for axis in part.sizes},
             }
             for part in term.parts
         ],
     }
+
+
+def _shares_along(part: Part, axis: str) -> list[list[Any]]:
+    """Label and share of each position along one axis."""
+    labels = part.labels[part.axes.index(axis)]
+    return [[label, share] for label, share in zip(labels, part.sum_to([axis]).tolist())]
 
 
 def jsonable(value: Any) -> Any:

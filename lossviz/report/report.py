@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from lossviz.report import comparison, html, text
 from lossviz.report.records import Balance
@@ -27,7 +28,7 @@ class Report(Balance):
         """
         return comparison.compare(self, other)
 
-    def plot(self, ax=None):
+    def plot(self, ax: Any = None) -> Any:
         """Draw the waterfall of terms (`lossviz.plots.waterfall`); returns the matplotlib Axes."""
         from lossviz import plots
 

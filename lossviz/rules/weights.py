@@ -35,7 +35,7 @@ def weights_axis(case: Case) -> Faults:
             if np.ptp(long) == 0 or np.array_equal(np.broadcast_to(short, both), np.broadcast_to(meant, both)):
                 continue  # the same on both axes, such as equal weights
             if array.ndim < values.ndim:
-                right = _reduced(values, *(None if a is None else _leading(a, values) for a in (weight, mask)), out)
+                right = _reduced(values, *(None if a is None else _leading(a, values) for a in (weight, mask)), out=out)
                 yield (
                     out.name,
                     f"{word} of shape {array.shape} is lined up with the last axis of the element losses, shape "
