@@ -3,7 +3,8 @@
 #   ./build.sh            build, say where the book is, end
 #   ./build.sh --serve    then serve it at http://localhost:8000 (PORT=... for another port)
 #   ./build.sh --run      first run every notebook anew (sets up .venv, with TensorFlow, for that)
-# PYTHON=/path/to/python chooses the Python that a new environment is made with.
+# PYTHON=/path/to/python chooses the Python that a new environment is made with. LOSSVIZ_ADDRESS=https://... says where
+# the book will be published, unless that is GitHub's pages of the remote "origin": its notebooks install from there.
 set -eu
 cd "$(dirname "$0")"
 . scripts/environment.sh
@@ -34,6 +35,8 @@ if ! .venv-book/bin/python -c "$build" build . --all -W --keep-going -q >_build/
     cat _build/book.log
     fail "the book was not built; each warning above counts as an error."
 fi
+# The site's own wheel, and notebooks to download that install it.
+.venv-book/bin/python scripts/install_cell.py _build/html || fail "the wheel for the notebooks was not built."
 say "The book is ready: open $(pwd -P)/_build/html/index.html"
 
 if [ "$serve" ]; then

@@ -31,6 +31,21 @@ def repository() -> str:
     return f"https://github.com/{match[1]}" if match else ""
 
 
+def site() -> str:
+    """Address of the published book, without a slash at its end: LOSSVIZ_ADDRESS, or else the pages of the repository
+    on GitHub, or else nothing. Only https, since notebooks install a wheel from there."""
+    address = os.environ.get("LOSSVIZ_ADDRESS", "").rstrip("/")
+    if address:
+        if not re.fullmatch(r"https://[\w.:/~-]+", address):
+            raise ValueError(f"LOSSVIZ_ADDRESS is {address!r}; it must be an address that begins with https://")
+        return address
+    if url := repository():
+        owner, name = url.split("/")[-2:]
+        home = f"{owner.lower()}.github.io"
+        return f"https://{home}" if name.lower() == home else f"https://{home}/{name}"
+    return ""
+
+
 def link_repository(app, config) -> None:
     """Buttons for the repository, its issues and Colab where the address is known; none where it is not."""
     url = repository()

@@ -1,19 +1,22 @@
 """The first code cell of every notebook: it installs lossviz where it is missing, as on Colab.
 
-    python scripts/install_cell.py book/*.ipynb    fill in the address of this repository, in place
+    python scripts/install_cell.py _build/html    the last step of ./build.sh
 
-The stored notebooks ask for the released package by its name. The workflow that publishes the book runs this file and
-pushes the result to the branch `notebooks`, which the book's Colab and Binder buttons open: so a fork's buttons
-install the fork. Standard library only.
+A stored notebook installs nothing: it says in one sentence what to do. The built site carries its own wheel, and where
+its address is known, the notebooks that it serves install that wheel, by its address and the hash of its bytes. So no
+name is ever looked up that somebody else could own. The workflow that publishes the book pushes these notebooks to the
+branch `notebooks`, which the book's Colab and Binder buttons open.
 """
 
+import hashlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-PACKAGE = 'package = "lossviz"'
+PACKAGE = 'package = ""'
 SOURCE = f"""\
 # Only where lossviz is missing, as on Colab. TensorFlow and NumPy stay as they are.
 import importlib.util
@@ -23,6 +26,8 @@ if importlib.util.find_spec("lossviz") is None:
     import sys
 
     {PACKAGE}
+    if not package:
+        raise ModuleNotFoundError("Install lossviz first: run `pip install .` in the folder of the repository.")
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
     subprocess.run([*pip, package], check=True)"""
 
@@ -47,7 +52,9 @@ def put_into(notebook: dict) -> None:
 
 
 def fill_in(path: Path, package: str) -> None:
-    """Let the notebook `path` install `package`, which is anything that pip takes: an address, a file, a name."""
+    """Let the notebook `path` install `package`: the path of a wheel, or its address with `#sha256=`."""
+    if not package.partition("#")[0].endswith(".whl"):
+        raise ValueError(f"{package}: a notebook installs a wheel by its address, and nothing by a name.")
     notebook = json.loads(path.read_text(encoding="utf-8"))
     if not is_first(notebook["cells"]):
         raise ValueError(
@@ -58,16 +65,25 @@ def fill_in(path: Path, package: str) -> None:
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def build_wheel(folder: Path) -> Path:
+    """The wheel of this checkout, built into `folder`, which then holds no other."""
+    for old in folder.glob("*.whl"):
+        old.unlink()
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder.resolve())]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return next(folder.glob("*.whl"))
+
+
 def main() -> int:
     sys.path.insert(0, str(ROOT / "_ext"))
-    from offline_site import repository
+    from offline_site import site
 
-    address = repository()
-    if not address:
-        print("no address: set LOSSVIZ_REPOSITORY, or the git remote origin, to a GitHub repository", file=sys.stderr)
-        return 2
-    for name in sys.argv[1:]:
-        fill_in(Path(name), f"git+{address}")
+    html = Path(sys.argv[1])
+    wheel = build_wheel(html / "wheel")
+    if address := site():
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        for notebook in sorted(html.glob("_sources/**/*.ipynb")):
+            fill_in(notebook, f"{address}/wheel/{wheel.name}#sha256={digest}")
     return 0
 
 

@@ -1,9 +1,11 @@
-"""The cell that installs lossviz: nothing where it is there, pip without dependencies where it is not."""
+"""The cell that installs lossviz: nothing where it is there, the site's own wheel by its hash where it is not."""
 
+import hashlib
 import json
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import install_cell
@@ -46,14 +48,14 @@ def test_it_does_nothing_where_lossviz_is(calls):
     assert calls == []
 
 
-def test_it_installs_lossviz_alone_where_it_is_missing(calls, monkeypatch):
+def test_as_stored_it_installs_nothing_and_says_what_to_do(calls, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    exec(install_cell.SOURCE, {})
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "lossviz"]
-    assert calls == [(pip, {"check": True})]
+    with pytest.raises(ModuleNotFoundError, match=re.escape("run `pip install .` in the folder of the repository")):
+        exec(install_cell.SOURCE, {})
+    assert calls == []
 
 
-def test_filled_in_it_installs_what_it_was_told(notebook, calls, monkeypatch, tmp_path):
+def test_filled_in_it_installs_that_wheel_and_nothing_else(notebook, calls, monkeypatch, tmp_path):
     path = tmp_path / "page.ipynb"
     install_cell.put_into(notebook)
     nbformat.write(notebook, path)
@@ -62,42 +64,88 @@ def test_filled_in_it_installs_what_it_was_told(notebook, calls, monkeypatch, tm
     nbformat.validate(filled)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     exec(filled.cells[1].source, {})
-    assert calls[0][0][-1] == 'a "quoted" wheel.whl'
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", 'a "quoted" wheel.whl']
+    assert calls == [(pip, {"check": True})]
     assert [cell.source for cell in filled.cells[::2]] == ["# A page", "import lossviz"]
+
+
+@pytest.mark.parametrize("name", ["lossviz", "git+https://github.com/reader/fork", "lossviz==0.1.0", ""])
+def test_no_notebook_installs_by_a_name(name, notebook, tmp_path):
+    path = tmp_path / "page.ipynb"
+    install_cell.put_into(notebook)
+    nbformat.write(notebook, path)
+    with pytest.raises(ValueError, match="a notebook installs a wheel by its address, and nothing by a name"):
+        install_cell.fill_in(path, name)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("book/**/[!.]*.ipynb")), ids=lambda path: path.stem)
+def test_no_stored_notebook_installs_anything(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert install_cell.is_first(cells)
+    assert not [cell for cell in cells if re.search(r"^\s*[!%]\s*pip", "".join(cell["source"]), re.MULTILINE)]
 
 
 def test_a_notebook_without_it_is_refused(tmp_path):
     path = tmp_path / "page.ipynb"
     nbformat.write(nbformat.v4.new_notebook(), path)
     with pytest.raises(ValueError, match=re.escape(f"{path}: its first code cell does not install lossviz")):
-        install_cell.fill_in(path, "lossviz")
+        install_cell.fill_in(path, "lossviz.whl")
+
+
+GITHUB, OWN = "LOSSVIZ_REPOSITORY", "LOSSVIZ_ADDRESS"
 
 
 @pytest.mark.parametrize(
-    ("address", "package"),
+    ("environment", "site"),
     [
-        ("https://github.com/reader/fork", "git+https://github.com/reader/fork"),
-        ("git@github.com:reader/fork.git", "git+https://github.com/reader/fork"),
-        ("https://token@github.com/reader/fork.git", "git+https://github.com/reader/fork"),
-        ("https://example.org/reader/fork", None),
-        ("", None),
+        ({GITHUB: "https://github.com/Reader/fork"}, "https://reader.github.io/fork"),
+        ({GITHUB: "git@github.com:reader/fork.git"}, "https://reader.github.io/fork"),
+        ({GITHUB: "https://token@github.com/reader/reader.github.io.git"}, "https://reader.github.io"),
+        ({GITHUB: "https://github.com/reader/fork", OWN: "https://example.org/book/"}, "https://example.org/book"),
+        ({GITHUB: "https://example.org/reader/fork"}, ""),
+        ({GITHUB: ""}, ""),
     ],
 )
-def test_the_address_comes_from_one_place(address, package, tmp_path, notebook):
-    path = tmp_path / "page.ipynb"
+def test_the_served_notebooks_install_the_wheel_of_the_site(environment, site, tmp_path, notebook):
+    """What `build.sh` does last: the wheel has the hash that the notebook asks for, and it holds the package."""
+    served = tmp_path / "_sources" / "book" / "page.ipynb"
+    served.parent.mkdir(parents=True)
     install_cell.put_into(notebook)
-    nbformat.write(notebook, path)
-    before = path.read_bytes()
-    command = [sys.executable, str(ROOT / "scripts" / "install_cell.py"), str(path)]
-    environment = {"LOSSVIZ_REPOSITORY": address, "PATH": "/usr/bin:/bin"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    if package is None:
-        assert result.returncode == 2
-        assert result.stderr.startswith("no address: ")
-        assert path.read_bytes() == before
-    else:
-        assert result.returncode == 0, result.stderr
-        assert f'package = "{package}"' in "".join(json.loads(path.read_text())["cells"][1]["source"])
+    nbformat.write(notebook, served)
+    command = [sys.executable, str(ROOT / "scripts" / "install_cell.py"), str(tmp_path)]
+    result = subprocess.run(command, env={"PATH": "/usr/bin:/bin", **environment}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (wheel,) = tmp_path.glob("wheel/*.whl")
+    assert "lossviz/files/allowed.txt" in zipfile.ZipFile(wheel).namelist()
+    source = "".join(json.loads(served.read_text())["cells"][1]["source"])
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    assert f'package = "{f"{site}/wheel/{wheel.name}#sha256={digest}" if site else ""}"' in source
+
+
+def test_the_wheel_is_the_same_each_time(tmp_path):
+    one, other = (install_cell.build_wheel(tmp_path / name).read_bytes() for name in ("one", "other"))
+    assert one == other
+
+
+def test_an_address_without_https_is_refused(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "_ext")
+    from offline_site import site
+
+    monkeypatch.setenv(OWN, "http://example.org")
+    with pytest.raises(ValueError, match="it must be an address that begins with https://"):
+        site()
+
+
+def test_pip_looks_at_the_hash(tmp_path):
+    """That pip refuses other bytes than those of the hash, tried with a wheel of ours and no network."""
+    wheel = install_cell.build_wheel(tmp_path / "wheel")
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-index", "-d", str(tmp_path / "out")]
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    wrong = "0" * 64
+    for asked, code in ((digest, 0), (wrong, 1)):
+        done = subprocess.run([*pip, f"{wheel.as_uri()}#sha256={asked}"], capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+    assert "DO NOT MATCH THE HASHES" in done.stderr
 
 
 def test_no_source_names_an_owner():
