@@ -873,9 +873,7 @@ def test_one_colour_scale_for_all_steps(play):
     assert len(pairs) > 30 and all(len(fills) == 1 for fills in colours.values()), colours
     assert len({next(iter(fills)) for fills in colours.values()}) > 5
     page.locator(".next").click()
-    stage = page.eval_on_selector_all(
-        ".stage .lc", "all => all.map((one) => [one.textContent, one.style.background])"
-    )
+    stage = page.eval_on_selector_all(".stage .lc", "all => all.map((one) => [one.textContent, one.style.background])")
     assert all(fill.replace(" ", "") in colours[text] for text, fill in stage if text != "0"), stage
 
 
@@ -1366,14 +1364,13 @@ def test_views_on_a_phone(play, dark):
 def test_axe_finds_nothing_serious(chromium, address):
     pytest.importorskip("axe_playwright_python")
     source = Path(find_spec("axe_playwright_python").origin).with_name("axe.min.js").read_text(encoding="utf-8")
-    states = [("index", ""), ("index", preset("Mask and weights")), ("views", "")]
-    for (page, hash), dark in [(one, dark) for one in states for dark in (False, True)]:
+    # the question and both themes of the built page: tests/test_site.py
+    for page, hash, dark in (("index", preset("Mask and weights"), False), ("views", "", True)):
         with browser.visit(chromium, address.replace("index", page) + hash, reduced_motion="reduce") as seen:
             if dark:
                 seen.page.evaluate("document.documentElement.dataset.theme = 'dark'")
             seen.page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-            if dark and seen.page.locator(".next:visible").count():
-                seen.page.locator(".next:visible").first.click()
+            seen.page.locator(".next:visible").first.click()
             seen.page.evaluate(source)
             found = seen.page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")["violations"]
             serious = [one for one in found if one["impact"] in ("serious", "critical")]

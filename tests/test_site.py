@@ -39,6 +39,7 @@ def stale() -> str:
         return ""
     folders = {
         "book": ("*.ipynb", "*.md", "*.bib"),
+        "book/_playground": ("*",),
         "_ext": ("*.py",),
         "_static": ("*",),
         ".": ("_toc.yml", "_config.yml"),
