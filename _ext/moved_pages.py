@@ -8,7 +8,7 @@ import re
 from html import escape
 from pathlib import Path
 
-MOVED: dict[str, str] = {"book/dice_and_friends": "book/ratios"}
+MOVED = {"book/dice_and_friends": "book/ratios", "book/more_questions": "book/questions"}
 QUESTION = re.compile(r'<a href="(\w+)\.html#(q-\d\d)">')
 
 PAGE = """\

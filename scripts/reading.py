@@ -33,8 +33,8 @@ def words(text: str) -> int:
 
 
 def visible(markdown: str) -> str:
-    """The text of Markdown that stands on the page unfolded: no tags, addresses or folded solutions."""
-    text = re.sub(r"<details>.*?</details>", "", markdown, flags=re.DOTALL)
+    """The text of Markdown that stands on the page unfolded: no tags, addresses, folded solutions or views of the playground."""
+    text = re.sub(r"<details>.*?</details>|<div class=.lossviz-play.*?</div>", "", markdown, flags=re.DOTALL)
     text = re.sub(r"<[^>]+>|^```.*$|^:::.*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"\{(?:cite|bib)[:\w]*\}`[^`]*`", "", text)

@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "_ext"))
 import api_page  # noqa: E402
 import chapter_times  # noqa: E402
 import mathml  # noqa: E402
+import moved_pages  # noqa: E402
 
 BOOK = sorted(file for suffix in ("ipynb", "md") for file in Path(ROOT, "book").glob(f"[!.]*.{suffix}"))
 
@@ -125,6 +126,20 @@ def test_times_stand_below_the_title(tmp_path):
         "2 minutes to read; about 15 seconds to run, on two cores",
         "text",
     ]
+
+
+def test_pages_that_moved_lead_to_pages_that_exist(tmp_path):
+    assert moved_pages.MOVED
+    for old, new in moved_pages.MOVED.items():
+        assert not list(ROOT.glob(f"{old}.*")) and list(ROOT.glob(f"{new}.*"))
+    builder, config = SimpleNamespace(format="html"), SimpleNamespace(language="en")
+    app = SimpleNamespace(builder=builder, config=config, srcdir=ROOT, outdir=tmp_path)
+    (tmp_path / "book").mkdir()
+    moved_pages.write(app, None)
+    for old, new in moved_pages.MOVED.items():
+        page = (tmp_path / f"{old}.html").read_text(encoding="utf-8")
+        assert f'<a href="{new.removeprefix("book/")}.html">' in page
+        assert '"q-01": "progress_bar"' in page  # an address with a question leads to that question's page
 
 
 def test_formula_becomes_mathml():
