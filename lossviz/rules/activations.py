@@ -18,7 +18,7 @@ from lossviz.rules.words import close, n
 _OWN_LOGARITHM = ("categorical_focal_crossentropy", "kl_divergence")
 
 
-@rule("double-activation", "scalar_or_tensor")
+@rule("double-activation", "custom_loss")
 def double_activation(case: Case) -> Faults:
     """Softmax or sigmoid is applied twice, or would be on another backend (`from_logits`)."""
     seen = set()
@@ -104,7 +104,7 @@ def _squashed_by_hand(case: Case, tensor: tf.Tensor, outer: str) -> list[tuple[s
     return [(outer, tensor)] if inside else []
 
 
-@rule("swapped-activation", "scalar_or_tensor")
+@rule("swapped-activation", "custom_loss")
 def swapped_activation(case: Case) -> Faults:
     """A sigmoid before a categorical crossentropy, or a softmax before a binary one: Keras swaps it."""
     for entry in case.crossentropies:

@@ -53,7 +53,7 @@ def scalar_loss(case: Case) -> Faults:
         )
 
 
-@rule("broadcast", "scalar_or_tensor", since="3.0")
+@rule("broadcast", "custom_loss", since="3.0")
 def broadcast(case: Case) -> Faults:
     """Targets of shape (N,) against predictions of shape (N, 1): every target meets every prediction."""
     crossed = [operation for operation in case.operations() if _crosses(operation)]

@@ -74,7 +74,7 @@ def _labels(case: Case, entry: _keras.Crossentropy, out: Output | None) -> np.nd
     return None if out is None else case.value(out.y_true)
 
 
-@rule("mape-zeros", "more_questions", severity="warning")
+@rule("mape-zeros", "landmarks", severity="warning")
 def mape_zeros(case: Case) -> Faults:
     """A loss divides by true values that are 0, as the mean absolute percentage error does."""
     for out in case.outputs:
