@@ -33,7 +33,7 @@ def words(text: str) -> int:
 
 
 def visible(markdown: str) -> str:
-    """The text of Markdown that stands on the page unfolded: no tags, addresses, folded solutions or views of the playground."""
+    """The text of Markdown that stands on the page: no tags, addresses, folded solutions or views of the playground."""
     text = re.sub(r"<details>.*?</details>|<div class=.lossviz-play.*?</div>", "", markdown, flags=re.DOTALL)
     text = re.sub(r"<[^>]+>|^```.*$|^:::.*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
