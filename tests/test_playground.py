@@ -761,6 +761,7 @@ def test_four_lessons_guess_set_up_reveal(play, values):
         lesson(page).locator("input").nth(one["right"]).check()
         page.get_by_role("button", name="That is my guess").click()
         assert lesson(page).locator(".verdict").inner_text().startswith("Right. It is ")
+        assert page.evaluate("document.activeElement.className").startswith("verdict")  # keyboards go on from here
         assert one["reveal"] in lesson(page).inner_text()
         do()
         regime = re.search("regime=([^&]*)", one["goal"])[1]

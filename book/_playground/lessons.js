@@ -70,7 +70,7 @@ const LESSONS = [
 			name: "Mean or sum over the classes?", start,
 			ask: `Two pictures of four pixels with five classes. A loss function that takes the mean over class, such as binary crossentropy, makes ${plain(before, 3)} of them. What does one make that takes the sum, as categorical crossentropy does?`,
 			options: [before, after / 2, after, 5 * after].map((x) => plain(x, 3)), right: 2,
-			reveal: "The class axis is gone before Keras counts anything, so its divisor is lost with the mean: five classes, five times the number. Nothing else changes, no share either.",
+			reveal: "The class axis is gone before Keras counts anything, so its divisor is lost with the mean: five classes, five times the number. The shares stay as they are.",
 			task: "Under “Shapes and rules”, set “over class” to the sum.", goal,
 		};
 	},

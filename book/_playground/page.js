@@ -115,6 +115,8 @@ function mountPage() {
 			verdict.className = `verdict ${at === null ? "" : right ? "good" : "bad"}`;
 			after.hidden = false;
 			guess.hidden = skip.hidden = true;
+			verdict.tabIndex = -1; // the button that had the focus is gone
+			verdict.focus();
 			done.add(k);
 			tabs.children[k].querySelector("b").textContent = "✓";
 			asking = false;
