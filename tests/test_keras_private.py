@@ -243,6 +243,30 @@ def test_tensors_carry_keras_logits_or_come_from_sigmoid_and_softmax():
     assert [logits is not None for logits in found] == [True, True, True, False]
 
 
+def test_an_output_of_an_activation_carries_keras_logits_and_others_do_not():
+    x = tf.constant([[1.0, 2.0]])
+    assert [_keras.carries_logits(layers.Activation(name)(x)) for name in ("sigmoid", "softmax", "relu")] == [
+        *(True, True, False),
+    ]
+
+
+def test_losses_of_keras_hold_their_arguments_in_fn_kwargs():
+    assert _keras.options_of(keras.losses.BinaryCrossentropy(from_logits=True))["from_logits"] is True
+    assert _keras.options_of(keras.losses.get("mse")) == {}
+
+
+def test_a_wrapped_function_has_a_variable_holder_and_returns_what_stands_in_the_outputs_of_its_graph():
+    variable = tf.Variable(2.0)
+    trace = graph.trace(lambda x: tf.square(x * variable), [tf.TensorSpec(())])
+    assert trace.function._variable_holder is not None
+    root = trace.function.outputs[0]
+    program = graph.Program(trace, [root.op.inputs[0], root])
+    variable.assign(3.0)  # read anew
+    values = program([np.float32(1.0)])
+    assert [float(values[tensor.ref()]) for tensor in (root.op.inputs[0], root)] == [3.0, 9.0]
+    assert [tensor is root for tensor in trace.graph.outputs] == [True]  # put back
+
+
 def test_backend_set_keras_mask_is_what_losses_read():
     prediction = tf.identity(tf.constant([[1.0], [2.0]]))
     backend.set_keras_mask(prediction, tf.constant([True, False]))

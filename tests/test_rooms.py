@@ -103,6 +103,16 @@ def test_each_room_imports_only_what_it_may():
     assert wrong == []
 
 
+def test_what_is_not_public_is_imported_in_the_backend_alone():
+    private = [
+        name
+        for name, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("keras.src", "tensorflow.python"))
+    ]
+    assert {room(name) for name in private} == {"backend"}
+
+
 def test_every_kind_of_import_counts(tmp_path):
     path = tmp_path / "module.py"
     path.write_text(

@@ -1,8 +1,8 @@
 """Everything here that is not public Keras, in one place (Keras 3.13 to 3.15, TensorFlow backend).
 
-`explain` needs four things that Keras has no public name for: the loss object of each output, the owner of
-each added loss, the mask of a tensor, and a way to put a model back as it was. `tests/test_keras_private.py`
-fails by name when a new Keras moves one of them.
+`explain` needs what Keras has no public name for: the loss object of each output, the owner of each added loss, the
+mask and the logits of a tensor, and a way to put a model back as it was. `tests/test_keras_private.py` fails by name
+when a new Keras moves one of them.
 """
 
 from __future__ import annotations
@@ -73,6 +73,16 @@ def logits_of(tensor):
     if logits is None and tensor.op.type in ("Sigmoid", "Softmax"):
         logits = tensor.op.inputs[0]
     return logits
+
+
+def carries_logits(tensor) -> bool:
+    """Did Keras note the logits of this output with it?"""
+    return hasattr(tensor, "_keras_logits")
+
+
+def options_of(loss) -> dict:
+    """The arguments that Keras's own losses were made with, such as `from_logits`; empty for other losses."""
+    return getattr(loss, "_fn_kwargs", {})
 
 
 def sample_weight_from_class_weight(y: np.ndarray, class_weight: dict) -> np.ndarray:

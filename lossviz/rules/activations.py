@@ -111,7 +111,7 @@ def swapped_activation(case: Case) -> Faults:
         binary = entry.kind == "binary"
         chain = evidence.squashes(entry.output)
         wrong = "Softmax" if binary else "Sigmoid"
-        if not chain or chain[0][0] != wrong or not hasattr(entry.output, "_keras_logits"):
+        if not chain or chain[0][0] != wrong or not _keras.carries_logits(entry.output):
             continue
         where = evidence.owner(case, entry)
         out = case.output(where)
@@ -226,7 +226,7 @@ def _other_crossentropies(case: Case) -> Iterator[_keras.Crossentropy]:
     """Keras's losses that take the logarithm of the predictions themselves."""
     for owner, out in enumerate(case.outputs):
         if loss_name(out) in _OWN_LOGARITHM:
-            options = getattr(out.loss, "_fn_kwargs", {})
+            options = _keras.options_of(out.loss)
             yield _keras.Crossentropy(
                 "categorical", out.y_true, out.y_pred, bool(options.get("from_logits", False)), owner
             )
@@ -235,5 +235,5 @@ def _other_crossentropies(case: Case) -> Iterator[_keras.Crossentropy]:
 def _undone(output: tf.Tensor, expected: str) -> bool:
     """Does Keras take the logits from behind this softmax or sigmoid?"""
     if isinstance(output, tf.__internal__.EagerTensor):
-        return hasattr(output, "_keras_logits")
-    return hasattr(output, "_keras_logits") or output.op.type == expected
+        return _keras.carries_logits(output)
+    return _keras.carries_logits(output) or output.op.type == expected
