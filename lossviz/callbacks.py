@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 from lossviz.backend.quiet import import_tensorflow, require_tensorflow
+from lossviz.backend.serial import lock
 
 import_tensorflow()
 
@@ -15,6 +16,7 @@ if keras.backend.backend() == "tensorflow":  # elsewhere LossParts() says that i
     import tensorflow as tf
 
     from lossviz.backend import keras_private as _keras
+    from lossviz.engine import naming
 
 DATA, REGULARIZATION, ADDED = "data_loss", "regularization", "add_loss"
 
@@ -203,7 +205,7 @@ class _Function:
 
         def with_parts(data):
             seen: list[tf.Graph | None] = []
-            with _keras.recording_activity(model) as activity:
+            with lock, _keras.recording_activity(model) as activity:
                 compute_loss = _recording(model, activity, means, options, seen)
                 with _keras.replaced(model, "compute_loss", compute_loss):
                     logs = step(data)
@@ -332,14 +334,16 @@ def _shares(
         if entry["kind"] == "regulariser":
             regularization += value
         else:
-            extra[_free(f"{ADDED}/{entry['name']}", extra)] = value
+            extra[naming.free(f"{ADDED}/{entry['name']}", extra)] = value
     reaching = [entry for entry in outputs if slopes[id(entry["value"])] is not None]
     values = [tf.reduce_sum(share(entry["value"])) for entry in reaching]
     below: dict[str, tf.Tensor] = {}
-    for entry, value in zip(reaching, values):
+    names = naming.distinct(entry["name"] for entry in outputs)
+    names = [name for name, entry in zip(names, outputs) if any(entry is other for other in reaching)]
+    for name, entry, value in zip(names, reaching, values):
         place = DATA
         if len(reaching) > 1:
-            place = _free(f"{DATA}/{entry['name']}", below)
+            place = f"{DATA}/{name}"
             below[place] = value
         if options.per_class is True or (options.per_class and entry["name"] in options.per_class):
             below.update(_classes(entry, share, place, options))
@@ -358,7 +362,8 @@ def _classes(entry: dict, share: Callable, place: str, options: LossParts) -> di
     names = _class_names(entry, options)
     found = None
     if entry["elements"] is not None:
-        found = _true_classes(entry["y_true"], entry["y_pred"], entry["elements"])
+        axis = _keras.class_axis(entry["loss"], entry["y_pred"].shape)
+        found = _true_classes(entry["y_true"], entry["y_pred"], entry["elements"], axis)
     if found is None:
         options._warn(
             f"per_class: the loss of output {entry['name']!r} has no shares by class. Its targets are not classes, or "
@@ -370,13 +375,19 @@ def _classes(entry: dict, share: Callable, place: str, options: LossParts) -> di
     return dict(zip((f"{place}/{name}" for name in (*names, "no_class")), tf.unstack(tf.cast(sums, tf.float32))))
 
 
-def _true_classes(y_true: tf.Tensor, y_pred: tf.Tensor, elements: tf.Tensor) -> tf.Tensor | None:
+def _true_classes(y_true: tf.Tensor, y_pred: tf.Tensor, elements: tf.Tensor, axis: int | None) -> tf.Tensor | None:
     """The true class of each element loss, an int32 of the same size; one more than the last if it has none.
 
     The graph's version of `labels.true_classes`. It decides at each position, not for the whole batch.
     """
     rank, target = y_pred.shape.rank, y_true.shape.rank
+    if rank is not None and axis is not None and 0 < axis < rank - 1:  # classes last, as everywhere below
+        order = [*(k for k in range(rank) if k != axis), axis]
+        y_pred = tf.transpose(y_pred, order)
+        y_true = tf.transpose(y_true, order) if target == rank else y_true
     if rank is None or target is None or rank < 2 or elements.shape.rank != rank - 1 or y_pred.shape[-1] is None:
+        return None
+    if not elements.shape.is_compatible_with(y_pred.shape[:-1]):
         return None
     count, y = y_pred.shape[-1], tf.cast(y_true, tf.float32)
     if count > 1 and target == rank and y_true.shape[-1] == count:
@@ -390,9 +401,18 @@ def _true_classes(y_true: tf.Tensor, y_pred: tf.Tensor, elements: tf.Tensor) -> 
     return None
 
 
+def _count(entry: dict) -> int:
+    """How many classes an output has: the size of its class axis, and 2 for one column of 0 and 1."""
+    shape = entry["y_pred"].shape
+    if not shape.rank:
+        return 2
+    axis = _keras.class_axis(entry["loss"], shape)
+    return max(shape[-1 if axis in (None, 0) else axis] or 0, 2)
+
+
 def _class_names(entry: dict, options: LossParts) -> Sequence[str]:
     """One name a class, for the output of this entry."""
-    count = max(entry["y_pred"].shape[-1] or 0, 2) if entry["y_pred"].shape.rank else 2
+    count = _count(entry)
     given = options.class_names
     if isinstance(given, Mapping):
         given = given.get(entry["name"])
@@ -417,7 +437,7 @@ def _check_fit(outputs: Sequence[dict], options: LossParts) -> None:
             raise ValueError(f"class_names has the outputs {unknown}, but the outputs with a loss are {names}.")
     elif given is not None and outputs:
         shapes = {entry["name"]: tuple(entry["y_pred"].shape) for entry in outputs}
-        if not any(max(shape[-1] or 0, 2) == len(given) for shape in shapes.values() if shape):
+        if not any(_count(entry) == len(given) for entry in outputs if entry["y_pred"].shape.rank):
             raise ValueError(f"class_names has {len(given)} names, which fits none of the predictions: {shapes}.")
 
 
@@ -435,15 +455,6 @@ def _variable(like: tf.Tensor) -> tf.Variable:
     """Zeros of the shape and dtype of a tensor, outside the graph that is being traced."""
     with tf.init_scope():
         return tf.Variable(tf.zeros(like.shape, like.dtype), trainable=False)
-
-
-def _free(name: str, taken: Mapping[str, object]) -> str:
-    """The name, or the name with the first of _1, _2, ... that is not taken."""
-    count, found = 0, name
-    while found in taken:
-        count += 1
-        found = f"{name}_{count}"
-    return found
 
 
 def _names(logs: Mapping) -> Iterator[str]:

@@ -224,7 +224,7 @@ def test_other_shapes_dtypes_and_modes_are_traces_of_their_own_and_only_few_are_
     assert len(kept.of(model).plans) <= kept.LIMIT
 
 
-def test_what_no_list_knows_is_found_by_the_number(tmp_path):
+def test_what_no_list_knows_is_read_anew_when_asked_for(tmp_path):
     file = tmp_path / "scale.npy"
 
     def from_file(y_true, y_pred):
@@ -234,9 +234,17 @@ def test_what_no_list_knows_is_found_by_the_number(tmp_path):
     model = compiled(dense(), from_file)
     first = lossviz.explain(model, X, Y).check()
     np.save(file, 2.0)
-    kept.of(model).functions.clear()  # Keras's function is traced anew, ours is the old one
-    second = lossviz.explain(model, X, Y).check()
+    second = lossviz.explain(model, X, Y, fresh=True).check()
     assert second.total == pytest.approx(2 * first.total, rel=1e-6)
+
+
+def test_a_number_that_was_confirmed_costs_one_forward_pass(monkeypatch):
+    model = compiled(dense(), "mse")
+    first = lossviz.explain(model, X, Y).check()
+    monkeypatch.setattr(model, "test_on_batch", lambda *args, **options: pytest.fail("Keras was asked again"))
+    second = lossviz.explain(model, X, Y).check()
+    assert (first.source, second.source) == ("test_on_batch", "compute_loss")
+    assert second.reported == pytest.approx(first.reported, rel=1e-6)
 
 
 def test_an_explained_model_is_saved_copied_and_cloned_as_any_other(tmp_path):

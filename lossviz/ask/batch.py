@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from lossviz import rules
 from lossviz.ask import checks, kept
+from lossviz.backend import graph, tracing
 from lossviz.backend import keras_private as _keras
 from lossviz.backend import quiet as _quiet
-from lossviz.backend import tracing
 from lossviz.backend.tracing import Traced
 from lossviz.engine.decompose import Decomposition, Plan, decompose, plan
 from lossviz.engine.labels import first_nonfinite
@@ -24,6 +26,11 @@ from lossviz.rules import evidence
 
 # Allowed rounding, relative to the sum of absolute shares, by the dtype of the loss.
 _TOLERANCE = {"float64": 1e-12, "float32": 1e-6, "bfloat16": 2e-2, "float16": 2e-3}
+
+_DRAWS = (
+    "it draws random numbers, so another call of Keras gives another number: this is the number of the draw that the "
+    "parts come from, and no independent one"
+)
 
 
 def explain_batch(
@@ -54,18 +61,21 @@ def explain_batch(
         traced, reported = planned.traced, None
         if begin is not None:
             begin(traced)
-        elif not training and class_weight is None and not traced.random:
+        elif not (training or class_weight is not None or traced.random or planned.confirmed):
             with errors():
                 reported = _ask(memory, model, x, y, sample_weight, traced)
         leaves = tracing.leaves([x, y, sample_weight])
         with errors():
             values = planned.program(leaves)
-        named, labels = checks.names(traced.prediction_names, traced.predictions, axes, class_names)
+        predicted = traced.prediction_names, traced.predictions
+        named, labels = checks.names(*predicted, axes, class_names, _class_axes(traced))
         notes = _model_notes(model, traced)
-        source = "test_on_batch" if type(model).test_step is _keras.plain_test_step() else "evaluate"
+        source = "test_on_batch" if _keras.tests_plainly(model) else "evaluate"
         about = {"model": model, "x": x, "y": y, "class_weight": class_weight, "batches_of": batches_of}
         decomposition = decompose(planned, leaves, values)
         report = _report(decomposition, reported, source, notes, named, labels, max_elements, about)
+        if report.adds_up and reported is not None:
+            planned.confirmed = _keras.evaluates_plainly(model)
         if report.adds_up or not old:
             return report
         kept.forget(model)  # something has changed that nobody could see: once more, from the start
@@ -80,6 +90,9 @@ def _planned(memory: kept.Kept, model, x, y, sample_weight, training: bool, word
     if found is None:
         with errors(), _quiet.retracing(), _keras.preserved(model):
             traced = tracing.trace_model(model, x, y, sample_weight, training, word)
+        if graph.holds_python(traced.root) and not traced.random:
+            first, second = (traced.run([traced.root])[0] for _ in range(2))
+            traced.random = not np.array_equal(first, second, equal_nan=True)
         found = plan(traced)
         memory.keep(memory.plans, key, found)
         memory.settle(model)
@@ -106,12 +119,15 @@ def explain_arrays(loss, y_true, y_pred, sample_weight, mask, axes, class_names,
         for name, value in (("y_true", y_true), ("y_pred", y_pred), ("sample_weight", sample_weight), ("mask", mask))
     )
     with checks.loss_errors(loss, y_true, y_pred, sample_weight, mask):
-        reported = tracing.call_loss(loss, y_true, y_pred, sample_weight, mask).numpy().mean()
         traced = tracing.trace_loss(loss, y_true, y_pred, sample_weight, mask)
-    named, labels = checks.names([loss.name], traced.predictions, axes, class_names)
+        reported = None
+        if not traced.random:
+            reported = tracing.call_loss(loss, y_true, y_pred, sample_weight, mask).numpy().mean()
+    named, labels = checks.names([loss.name], traced.predictions, axes, class_names, _class_axes(traced))
     planned = plan(traced)
     decomposition = decompose(planned, traced.leaves, planned.program(traced.leaves))
-    return _report(decomposition, reported, "the loss itself", [], named, labels, max_elements)
+    notes = [_DRAWS] if traced.random else []
+    return _report(decomposition, reported, "the loss itself", notes, named, labels, max_elements)
 
 
 def _report(
@@ -137,8 +153,34 @@ def _report(
         batch_size=traced.batch_size,
         notes=tuple(notes),
     )
+    report = _rounded(report, traced)
     findings, more = rules.check(evidence.of_trace(decomposition, report, **(about or {})))
     return dataclasses.replace(report, findings=findings, notes=(*report.notes, *more))
+
+
+def _rounded(report: Report, traced: Traced) -> Report:
+    """The report; where the parts miss the number by no more than its dtype rounds it, with that as its tolerance."""
+    if report.adds_up or not (math.isfinite(report.residual) and report.magnitude):
+        return report
+    try:
+        bound = graph.rounding(traced.trace, traced.root, traced.leaves)
+    except LookupError:  # an operation without a derivative
+        return report
+    if abs(report.residual) > bound:
+        return report
+    dtype = traced.root.dtype.name
+    note = f"{dtype} holds this loss only to ±{bound:.1g}: it is small beside the numbers that it is computed from"
+    return dataclasses.replace(report, tolerance=bound / report.magnitude, notes=(*report.notes, note))
+
+
+def _class_axes(traced: Traced) -> dict[str, int]:
+    """The axis that the loss of an output takes for its classes, where it says so."""
+    found = {}
+    for entry in traced.recorder.outputs:
+        axis = _keras.class_axis(entry["loss"], getattr(entry["y_pred"], "shape", ()))
+        if axis is not None:
+            found[entry["name"]] = axis
+    return found
 
 
 def _model_notes(model, traced: Traced) -> list[str]:
@@ -146,7 +188,7 @@ def _model_notes(model, traced: Traced) -> list[str]:
     if type(model).test_step is not _keras.plain_test_step():
         notes.append(f"{type(model).__name__} overrides test_step: this report follows its compute_loss")
     if traced.random:
-        notes.append("the forward pass draws random numbers: another call of Keras gives another number")
+        notes.append(_DRAWS)
     return notes
 
 

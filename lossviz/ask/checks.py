@@ -7,6 +7,8 @@ it, to say which argument is to blame, with the shapes and the way out.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 
 from lossviz.backend import keras_private as _keras
 from lossviz.backend import tracing
-from lossviz.engine.axes import default_axes
+from lossviz.engine.axes import class_axis, default_axes
 
 
 def compiled(model: Any) -> None:
@@ -133,11 +135,15 @@ def names(
     predictions: Sequence[Any],
     axes: Sequence[str] | Mapping[str, Sequence[str]] | None,
     class_names: Sequence[Hashable] | Mapping[str, Sequence[Hashable]] | None,
+    class_axes: Mapping[str, int],
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[Hashable, ...]]]:
-    """Axis names and class names by output; ValueError names the argument and the shapes that it does not fit."""
+    """Axis names and class names by output; ValueError names the argument and the shapes that it does not fit.
+
+    `class_axes` says for some outputs which axis their loss takes for the classes; for the others it is the last.
+    """
     shapes = {name: tuple(p.shape) for name, p in zip(output_names, predictions) if p.shape.rank is not None}
     shown = "; ".join(f"{name} {shape}" for name, shape in shapes.items())
-    found_axes = {name: default_axes(len(shape)) for name, shape in shapes.items()}
+    found_axes = {name: default_axes(len(shape), class_axes.get(name)) for name, shape in shapes.items()}
     for name, given in _by_output("axes", axes, shapes, lambda value, shape: len(value) == len(shape), shown).items():
         if len(given) != len(shapes[name]) or len(set(given)) != len(given):
             raise ValueError(
@@ -146,13 +152,14 @@ def names(
             )
         found_axes[name] = tuple(given)
     found_names: dict[str, tuple[Hashable, ...]] = {}
-    given_names = _by_output("class_names", class_names, shapes, lambda v, shape: shape and len(v) == shape[-1], shown)
+    sizes = {name: shape[class_axis(found_axes[name])] if shape else 0 for name, shape in shapes.items()}
+    given_names = _by_output("class_names", class_names, sizes, lambda value, size: len(value) == size, shown)
     for name, given in given_names.items():
-        if not shapes[name] or len(given) != shapes[name][-1] or len(set(given)) != len(given):
-            size = shapes[name][-1] if shapes[name] else 0
+        if len(given) != sizes[name] or len(set(given)) != len(given):
+            where = "the last axis" if class_axis(found_axes[name]) == len(shapes[name]) - 1 else "the class axis"
             raise ValueError(
-                f"class_names has {len(given)} names, but output {name!r} has shape {shapes[name]}: give {size} "
-                "different names, one per position along the last axis."
+                f"class_names has {len(given)} names, but output {name!r} has shape {shapes[name]}: give "
+                f"{sizes[name]} different names, one per position along {where}."
             )
         found_names[name] = tuple(given)
     return found_axes, found_names
@@ -174,6 +181,20 @@ def _by_output(argument: str, given: Any, shapes: Mapping[str, tuple], fits: Cal
         )
     return chosen
 
+
+#: What TensorFlow says where Python wants the value of a tensor in a graph.
+_UNTRACEABLE = (
+    *("has no attribute 'numpy'", "as a Python `bool`", "Iterating over", "must be a string or a real number, not"),
+    *("only length-1 arrays can be converted", "object cannot be interpreted as an integer", "NotImplementedError"),
+    *("Cannot convert a symbolic", "__array__"),
+)
+#: What Keras says where the data are not what a layer takes.
+_MISFITS = (
+    *("is incompatible with the layer", "incompatible with layer", "Missing data for input", "Invalid input shape"),
+    *("expects", "structure of `inputs`", "Dimensions must be equal", "Incompatible shapes", "must be compatible"),
+    *("Matrix size-incompatible", "Input 0 of", "Cannot convert '", "Invalid dtype"),
+)
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 # -- after Keras has refused ------------------------------------------------------------------------------
 
@@ -209,9 +230,7 @@ def _diagnose(model, x, y, sample_weight, error: Exception) -> str:
     said = f"Keras says: {_first(error)}"
     outputs = _output_shapes(model, x)
     if outputs is None:
-        wanted = getattr(model, "input_shape", None)
-        takes = f" Its input is {wanted}." if wanted else ""
-        return f"x does not fit model {model.name!r}: {given}.{takes} {said}"
+        return _diagnose_forward(model, given, error)
     shown = "; ".join(f"{name} {shape}" for name, shape in outputs.items())
     if "No loss to compute" in str(error):
         return (
@@ -235,9 +254,7 @@ def _diagnose(model, x, y, sample_weight, error: Exception) -> str:
     for (name, shape), target in zip(outputs.items(), targets):
         if problem := _label_problem(target, shape):
             return f"y does not fit output {name!r} of shape {shape}: {problem} {said}"
-    if any(
-        word in str(error) for word in ("has no attribute 'numpy'", "tf.Tensor` as a Python `bool`", "Iterating over")
-    ):
+    if any(word in str(error) for word in _UNTRACEABLE):
         return (
             f"the loss of model {model.name!r} cannot be traced into a graph: it uses .numpy(), a Python `if` or a "
             f"loop on the values of a tensor. Write it with keras.ops (ops.where instead of `if`). {said}"
@@ -248,6 +265,28 @@ def _diagnose(model, x, y, sample_weight, error: Exception) -> str:
         f"y does not fit the outputs of model {model.name!r}: {given}; outputs: {shown}. Targets have the shape of the "
         f"output, or that shape without its last axis for integer labels. {said}"
     )
+
+
+def _diagnose_forward(model, given: str, error: Exception) -> str:
+    """The forward pass failed: the data do not fit, or the model's own code has a reason, which is said as it is."""
+    said = _reason(error)
+    if type(model).call is keras.Model.call:
+        return (
+            f"model {model.name!r} ({type(model).__name__}) has no call: its train_step works with models inside it. "
+            "Pass the one whose call gives the predictions (of a GAN its discriminator or its generator, of a "
+            "diffusion model the network that predicts the noise), compiled with the loss that it is trained with."
+        )
+    if any(word in str(error) for word in _UNTRACEABLE):
+        return (
+            f"the forward pass of model {model.name!r} cannot be traced into a graph: it uses the value of a tensor in "
+            "Python (float(), .numpy(), an `if` or a loop), which runs only with run_eagerly=True. Write it with "
+            f"keras.ops (ops.where or ops.cond instead of `if`). {given}. The reason: {said}"
+        )
+    wanted = getattr(model, "input_shape", None)
+    takes = f" Its input is {wanted}." if wanted else ""
+    if any(word in str(error) for word in _MISFITS):
+        return f"x does not fit model {model.name!r}: {given}.{takes} Keras says: {said}"
+    return f"the forward pass of model {model.name!r} fails on this batch: {given}.{takes} The reason: {said}"
 
 
 def _diagnose_weights(sample_weight, targets, outputs: Mapping[str, tuple], given: str, said: str) -> str:
@@ -333,6 +372,16 @@ def _shapes(arguments: Mapping[str, Any]) -> str:
 
 
 def _first(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return f"{type(error).__name__}: {text[:300]}"
+    return f"{type(error).__name__}: {_reason(error)[:300]}"
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, in the words of whoever raised it: without the frame that Keras puts around an error of a layer,
+    and without colours."""
+    text = _COLOURS.sub("", str(error)).strip()
+    while text.startswith("Exception encountered"):
+        inner = [part.strip() for part in re.split(r"\n\s*\n", text)[1:]]
+        text = "\n\n".join(inner) if inner else text.partition(":")[2].strip() or type(error).__name__
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = list(itertools.takewhile(lambda line: not line.startswith("Arguments received by"), lines))
+    return " ".join(lines)[:1000] or type(error).__name__

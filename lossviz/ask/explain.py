@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lossviz.backend.quiet import require_tensorflow
+from lossviz.backend.serial import serial
 
 if TYPE_CHECKING:
     import keras
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 MAX_ELEMENTS = 50_000_000
 
 
+@serial
 def explain(
     model: keras.Model,
     x: Any,
@@ -31,6 +33,7 @@ def explain(
     batch_size: int | None = None,
     steps: int | None = None,
     verbose: str | int = "auto",
+    fresh: bool = False,
 ) -> Report:
     """Show how the loss of one batch, or of a whole data set, became one number, and who contributed how much.
 
@@ -54,10 +57,15 @@ def explain(
             the whole: see "Whole data sets".
         steps: explain only this many batches; needed for data without an end.
         verbose: 0 shows no progress bar, 1 shows one, "auto" only where the batches take longer than a few seconds.
+        fresh: forget what was traced in an earlier call. Changes of layers, losses, weights, closures and globals are
+            noticed without it; those of a file that the loss reads, or inside a C library, are not.
 
     Returns:
         A `Report`. `report.reported` is what `model.test_on_batch` returned, or, with `class_weight`,
-        `training=True` or a random forward pass, what `model.compute_loss` gave on the same forward pass.
+        `training=True` or a random forward pass, what `model.compute_loss` gave on the same forward pass. Once the
+        parts of a batch have summed to what Keras returned, later batches of the same shapes are run once: their
+        number is what `compute_loss` gave in the run that the parts come from, until something in the model changes.
+        `report.source` says which of these it is.
 
     Whole data sets: with `batch_size` or a data set the report explains what `model.evaluate` returns: the mean of
     the batches' losses, each weighted by its samples. The batches are read once, one after the other, and none is
@@ -70,9 +78,11 @@ def explain(
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
     require_tensorflow("lossviz.explain")
-    from lossviz.ask import batch, checks, epoch
+    from lossviz.ask import batch, checks, epoch, kept
 
     checks.compiled(model)
+    if fresh:
+        kept.forget(model)
     options = {"class_weight": class_weight, "training": training, "axes": axes, "class_names": class_names}
     options["max_elements"] = max_elements
     if batch_size is None and steps is None and not epoch.is_dataset(x):
@@ -81,6 +91,7 @@ def explain(
     return epoch.explain_epoch(model, data, verbose, partial(batch.explain_batch, model, **options), options)
 
 
+@serial
 def explain_loss(
     loss: keras.losses.Loss | Callable | str,
     y_true: Any,

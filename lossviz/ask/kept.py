@@ -126,7 +126,8 @@ def _inside(thing: Any) -> Iterable:
         return (thing.trainable, thing.regularizer)
     if isinstance(thing, keras.layers.Layer):
         own = [part for item in vars(thing).items() if item[0] not in _bookkeeping() for part in item]
-        return (type(thing), thing.trainable, thing.dtype_policy, thing.activity_regularizer, *own)
+        known = (thing.trainable, thing.dtype_policy, thing.activity_regularizer, thing.supports_masking)
+        return (type(thing), *known, *own)
     if hasattr(thing, "python_function"):  # of a tf.function
         return (thing.python_function,)
     if isinstance(thing, (keras.KerasTensor, keras.metrics.Metric, keras.optimizers.Optimizer, types.ModuleType)):
@@ -178,6 +179,6 @@ def _bookkeeping() -> frozenset[str]:
     image = keras.Input((1,), name="i")
     models = [keras.Model(image, Same(name="l")(image), name="m"), keras.Sequential(name="s"), keras.Model(name="n")]
     for model in models:
-        model.compile(optimizer="sgd", loss="mse", metrics=["mae"])
+        model.compile(keras.optimizers.SGD(name="o"), loss="mse", metrics=["mae"])
     names = {name for thing in (*models, keras.layers.Layer(name="l")) for name in vars(thing)}
-    return frozenset(names | {"history", _PLACE})
+    return frozenset(names | {"history", _PLACE, _keras.UNBUILT})

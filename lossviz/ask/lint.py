@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from lossviz.ask.explain import MAX_ELEMENTS
 from lossviz.backend.quiet import require_tensorflow
+from lossviz.backend.serial import serial
 from lossviz.report.findings import Finding
 
 if TYPE_CHECKING:
     import keras
 
 
+@serial
 def lint(
     model: keras.Model,
     x: Any,

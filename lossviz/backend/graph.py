@@ -7,6 +7,7 @@ pruned, `Program` computes tensors of it for other data, `Rerun` the end of it f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,10 +18,10 @@ from tensorflow.python.framework.auto_control_deps import AutomaticControlDepend
 
 # What looks at a variable without moving it.
 _READING = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"}
-_RANDOM = {
-    *("RandomStandardNormal", "RandomUniform", "RandomUniformInt", "TruncatedNormal", "RandomGammaV2"),
-    *("RandomShuffle", "Multinomial", "RandomPoissonV2", "ParameterizedTruncatedNormal"),
-}
+# What draws another number each time it runs. `Stateless...` draws what its seed says.
+_RANDOM = re.compile("Random|Sampler|Multinomial|Stateful(Standard|Uniform|Truncated|Binomial)|TruncatedNormal|Rng")
+# Python inside the graph: what it does can only be tried.
+_PYTHON = {"PyFunc", "EagerPyFunc"}
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Trace:
     function: Any  # the pruneable WrappedFunction
     feeds: list[tf.Tensor]
     forward: set[str] = field(default_factory=set)  # names of the operations of the forward pass
+    regions: dict[str, int] = field(default_factory=dict)  # operation's name -> the call of a layer that made it
     pruned: dict = field(default_factory=dict)  # what `run` has made, by what it fetches and is fed
     orders: dict = field(default_factory=dict)  # tensor reference -> `ancestors`, for whoever asks again
     slopes: dict = field(default_factory=dict)  # tensor reference -> its gradients, for whoever asks again
@@ -277,4 +279,32 @@ def gradients(
 
 def is_random(root: tf.Tensor) -> bool:
     """Would computing `root` twice give two different results?"""
-    return any(operation.type in _RANDOM for operation in ancestors([root]))
+    types = {operation.type for operation in ancestors([root], control=True)}
+    return any(_RANDOM.search(kind) and not kind.startswith("Stateless") for kind in types)
+
+
+def holds_python(root: tf.Tensor) -> bool:
+    """Is there Python code between the data and `root`, which may draw random numbers that nobody sees?"""
+    return any(operation.type in _PYTHON for operation in ancestors([root], control=True))
+
+
+def rounding(trace: Trace, root: tf.Tensor, leaves: Sequence[np.ndarray]) -> float:
+    """How far two correct computations of `root` from the same predictions may be apart, to first order.
+
+    Each number between the predictions and the root is rounded to its dtype: `eps * |t * d root / d t|`, summed over
+    all of them. A loss that is tiny beside what it is computed from, as `log(1 + d**2)` is, loses most of its digits.
+    """
+    tensors = [
+        out
+        for operation in ancestors([root])
+        if operation.name not in trace.forward
+        for out in operation.outputs
+        if out.dtype.is_floating
+    ]
+    with trace.graph.as_default():
+        slopes = tf.gradients(root, tensors)
+    pairs = [(t, tf.convert_to_tensor(slope)) for t, slope in zip(tensors, slopes) if slope is not None]
+    numbers = trace.run([tensor for pair in pairs for tensor in pair], trace.feeds, leaves)
+    eps = float(np.finfo(root.dtype.as_numpy_dtype).eps) if root.dtype != tf.bfloat16 else 2.0**-7
+    sizes = (np.sum(np.abs(a.astype(np.float64) * b)) for a, b in zip(numbers[::2], numbers[1::2]))
+    return 2 * eps * float(sum(size for size in sizes if np.isfinite(size)))

@@ -27,6 +27,9 @@ from keras.src.utils.naming import get_object_name
 from lossviz.backend.graph import moved, put_back
 from lossviz.backend.graph import variables as values_of
 
+#: On the model: the layers that a build has left without variables.
+UNBUILT = "_lossviz_unbuilt"
+
 
 class Recorder:
     """The tensors of one `compute_loss`, by where they came from.
@@ -83,6 +86,25 @@ def carries_logits(tensor) -> bool:
 def options_of(loss) -> dict:
     """The arguments that Keras's own losses were made with, such as `from_logits`; empty for other losses."""
     return getattr(loss, "_fn_kwargs", {})
+
+
+def class_axis(loss, shape) -> int | None:
+    """The axis of predictions of this shape that a loss takes for the classes, or None where it does not say.
+
+    It is the loss's `axis`, or, where that lists the axes that are summed (`Dice`, `Tversky`), the one left beside the
+    batch.
+    """
+    rank = len(shape)
+    axis = getattr(loss, "axis", None)
+    if axis is None:
+        axis = options_of(loss).get("axis")
+    if isinstance(axis, int) and rank:
+        return axis % rank
+    if isinstance(axis, (tuple, list)) and all(isinstance(a, int) for a in axis):
+        summed = {a % rank for a in axis} if rank else set()
+        left = [k for k in range(1, rank) if k not in summed]
+        return left[0] if len(left) == 1 else None
+    return None
 
 
 def sample_weight_from_class_weight(y: np.ndarray, class_weight: dict) -> np.ndarray:
@@ -281,11 +303,17 @@ def build(model: keras.Model, x, y, sample_weight) -> None:
     batch = keras.tree.map_structure(known, (x, y, sample_weight))
     with _without_slots(model.optimizer), name_scopes():
         model._symbolic_build(data_batch=batch)
+    vars(model)[UNBUILT] = _unbuilt(model)
 
 
 def plain_test_step():
     """The `test_step` of models that do not override it."""
     return keras.Model.test_step
+
+
+def tests_plainly(model: keras.Model) -> bool:
+    """Is what `test_on_batch` returns Keras's own doing?"""
+    return all(getattr(type(model), n) is getattr(keras.Model, n) for n in ("test_step", "test_on_batch"))
 
 
 def evaluates_plainly(model: keras.Model) -> bool:
@@ -295,9 +323,17 @@ def evaluates_plainly(model: keras.Model) -> bool:
 
 
 def is_built(model: keras.Model) -> bool:
-    """Have the model, its layers and its compiled loss made their variables?"""
+    """Have the model, its layers and its compiled loss made their variables?
+
+    A layer that the model never calls, such as one for prediction only, makes none: what a build has left unbuilt
+    counts as built.
+    """
     compiled = compiled_loss(model)
-    return all(layer.built for layer in layers_of(model)) and (compiled is None or compiled.built)
+    return _unbuilt(model) <= vars(model).get(UNBUILT, set()) and (compiled is None or compiled.built)
+
+
+def _unbuilt(model: keras.Model) -> set[int]:
+    return {id(layer) for layer in layers_of(model) if not layer.built}
 
 
 @contextlib.contextmanager
@@ -369,12 +405,12 @@ def _without_slots(optimizer) -> Iterator[None]:
 def test_on_batch(model: keras.Model, x, y, sample_weight, function: Callable | None) -> tuple:
     """The "loss" that `model.test_on_batch` returns, None where it returns none by that name, and the test function.
 
-    Of a model with a `test_step` of its own, what `evaluate` returns of one batch: such a step may say `x, y = data`,
-    which fails on the `(x, y, None)` of `test_on_batch`. With `function`, one that was returned before, nothing is
-    traced. The one that the model may have traced itself stays as it was (see `preserved`).
+    Of a model with a `test_step` or `test_on_batch` of its own, what `evaluate` returns of one batch: such a step may
+    say `x, y = data`, which fails on the `(x, y, None)` of `test_on_batch`. With `function`, one that was returned
+    before, nothing is traced. The one that the model may have traced itself stays as it was (see `preserved`).
     """
     model.test_function = function
-    if type(model).test_step is plain_test_step():
+    if tests_plainly(model):
         model.reset_metrics()  # before 3.15 Keras does not, and gives the mean since the last epoch
         logs = model.test_on_batch(x, y, sample_weight=sample_weight, return_dict=True)
     else:

@@ -47,6 +47,7 @@ def _trace(structure: list, compute: Callable, **known) -> Traced:
         "prediction_names": [],
         "inputs": {},
         "forward": set(),
+        "regions": {},
     }
 
     def traced(*placeholders: tf.Tensor) -> tf.Tensor:
@@ -56,7 +57,7 @@ def _trace(structure: list, compute: Callable, **known) -> Traced:
         return tf.identity(loss) if loss.shape.rank == 0 else tf.reduce_mean(loss)  # the progress bar shows a mean
 
     trace = graph.trace(traced, specs)
-    trace.forward = found.pop("forward")
+    trace.forward, trace.regions = found.pop("forward"), found.pop("regions")
     sizes = {leaf.shape[0] for leaf in arrays if leaf.ndim}
     return Traced(
         trace=trace,
@@ -69,6 +70,16 @@ def _trace(structure: list, compute: Callable, **known) -> Traced:
     )
 
 
+def _regions(calls: list) -> dict[str, int]:
+    """For each operation of the forward pass, by name, the innermost call of a layer that made it."""
+    graph = tf.compat.v1.get_default_graph()
+    names, regions = [operation.name for operation in graph.get_operations()], {}
+    for number, call in reversed(list(enumerate(calls))):  # a call is noted when it ends, so an inner one comes first
+        if call.graph is graph:
+            regions.update(dict.fromkeys(names[call.start : call.stop], number))
+    return regions
+
+
 def leaves(structure: list) -> list:
     return [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
 
@@ -76,9 +87,10 @@ def leaves(structure: list) -> list:
 def trace_model(model, x, y, sample_weight, training: bool, weight_word: str) -> Traced:
     def compute(found, x, y, sample_weight):
         recorder = found["recorder"]
-        with _keras.recording_activity(model) as activity:
+        with _keras.recording_activity(model) as activity, _keras.recording_calls(model) as calls:
             y_pred = model(x, training=training) if _accepts(model.call, "training") else model(x)
         found["forward"].update(op.name for op in tf.compat.v1.get_default_graph().get_operations())
+        found["regions"] = _regions(calls)
         found["predictions"] = [tensor for tensor in keras.tree.flatten(y_pred) if tensor is not None]
         for word, value in (("x", x), ("y_true", y), (weight_word, sample_weight)):
             found["inputs"][word] = [tensor for tensor in keras.tree.flatten(value) if tensor is not None]

@@ -56,9 +56,17 @@ class Atom:
 Dims = tuple[tuple[Atom, ...], ...]
 
 
-def default_axes(rank: int) -> tuple[str, ...]:
-    """Names for predictions of this rank: `batch, ..., class`."""
-    return DEFAULT_AXES.get(rank) or ("batch", *(f"axis{k}" for k in range(1, rank - 1)), "class")
+def default_axes(rank: int, class_axis: int | None = None) -> tuple[str, ...]:
+    """Names for predictions of this rank: `batch, ..., class`, or with the classes at `class_axis`, counted from 0."""
+    names = DEFAULT_AXES.get(rank) or ("batch", *(f"axis{k}" for k in range(1, rank - 1)), "class")
+    if class_axis is None or not 0 < class_axis < rank:
+        return names
+    return (*names[:class_axis], "class", *names[class_axis:-1])
+
+
+def class_axis(names: Sequence[str]) -> int:
+    """Which of these axes holds the classes: the one called "class", else the last."""
+    return names.index("class") if "class" in names else len(names) - 1
 
 
 def named(shape: Sequence[int], names: Sequence[str], labels: dict[str, Sequence[Hashable]] | None = None) -> Dims:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from lossviz.backend import graph
 from lossviz.backend import keras_private as _keras
 from lossviz.backend.tracing import Traced
+from lossviz.engine import naming
 from lossviz.engine.tail import Reader, Tail, apart, rerun_of
 
 #: How far a certified tail may be off, relative to the sum of absolute shares; nonlinearity is far beyond it.
@@ -66,6 +67,7 @@ class Plan:
     tails: list[tuple[list[int], graph.Rerun]]  # tails that can be computed anew together, by number of the branch
     whole: graph.Rerun | None  # the top, where a constant or a compute_loss of the user's is in it
     words: dict = field(default_factory=dict)  # what `terms` read off the graph last, by the names of the axes
+    confirmed: bool = False  # have its parts summed to a number that Keras gave by itself?
 
 
 @dataclass
@@ -118,27 +120,24 @@ def _cut(traced: Traced) -> tuple[Tail, list[Branch]]:
     sources = [t for t in (*traced.predictions, *logits, *traced.trainable) if t is not None]
     words = ("sample_weight", "class_weight", "mask")
     weights = [tensor for word in words for tensor in traced.inputs.get(word, [])]
-    reader = Reader(roots, sources, forward, weights)
+    reader = Reader(roots, sources, forward, weights, traced.trainable)
     # a term may depend on none of these (on an input, on a frozen weight): then on anything at all
     captured = [inner for _, inner in traced.trace.graph.captures]
     everything = Reader(roots, [*sources, *traced.inputs.get("x", []), *captured], forward)
-    top = Reader(roots, [*sources, *marks], forward, weights).find_tail(traced.root, stops=marks)
+    top = Reader(roots, [*sources, *marks], forward, weights, traced.trainable).find_tail(traced.root, stops=marks)
 
-    names: dict[str, int] = {}
+    names, more = naming.terms([entry["name"] for entry in outputs], [entry["name"] for entry in added])
     branches = []
-    for entry in outputs:
+    for name, entry in zip(names, outputs):
         tail = reader.find_tail(entry["value"])
-        name = _unique(entry["name"], names)
         branches.append(Branch(name, "output", tail, entry["y_true"], entry["y_pred"], entry["loss_weight"]))
-    taken = set(names)
-    for entry in added:
+    for name, entry in zip(more, added):
         inside = reader if entry["value"].ref() in reader.depends else everything
-        name = entry["name"] if entry["name"] not in taken else f"{entry['name']}/add_loss"
-        branches.append(Branch(_unique(name, names), entry["kind"], inside.find_tail(entry["value"], bounded=False)))
+        branches.append(Branch(name, entry["kind"], inside.find_tail(entry["value"], bounded=False)))
     own = tuple(cut for cut in top.cuts if not any(cut.tensor is mark for mark in marks))
     if own or not branches:
         tail = Tail(traced.root, own, top.frontier, False, top.inside)
-        branches.append(Branch(_unique(traced.name, names), "output", tail, own=True))
+        branches.append(Branch(naming.free(traced.name, [*names, *more]), "output", tail, own=True))
     return top, branches
 
 
@@ -189,6 +188,7 @@ def _wanted(traced: Traced, top: Tail, branches: list[Branch], more: list[tf.Ten
     for entry in traced.recorder.outputs:  # for whoever looks at the report
         wanted += [entry.get(name) for name in ("y_true", "y_pred", "sample_weight", "elements", "mask")]
     wanted += [tensor for one in traced.recorder.crossentropies for tensor in (one.target, one.output)]
+    wanted += [*traced.predictions, *map(_keras.logits_of, traced.predictions)]  # for the proof of positions
     on_roads = [out for b in branches for cut in b.tail.cuts for step in cut.path for out in step.outputs]
     wanted = [tensor for tensor in wanted if tf.is_tensor(tensor)]
     unknown = {t.ref(): t for t in [*wanted, *on_roads] if not t.shape.is_fully_defined()}
@@ -306,8 +306,3 @@ def _dot(a: np.ndarray, b: np.ndarray) -> float:
 
 def _number(weight) -> float:
     return weight.numpy() if hasattr(weight, "numpy") else weight
-
-
-def _unique(name: str, used: dict[str, int]) -> str:
-    used[name] = used.get(name, 0) + 1
-    return name if used[name] == 1 else f"{name}_{used[name]}"

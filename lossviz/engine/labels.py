@@ -12,7 +12,7 @@ NO_CLASS = "(no class)"
 
 
 def true_classes(
-    target: np.ndarray, shape: tuple[int, ...], channels: Sequence[Hashable]
+    target: np.ndarray, shape: tuple[int, ...], channels: Sequence[Hashable], axis: int = -1
 ) -> tuple[np.ndarray, tuple[Hashable, ...]] | None:
     """The true class of each position, and what the classes are called; None where targets are not classes.
 
@@ -20,7 +20,8 @@ def true_classes(
         target: y_true: one-hot rows, several 0/1 channels (the first 1 counts), rows that sum to 1 (the largest
             counts), integers, or one column of 0 and 1.
         shape: the shape of the predictions.
-        channels: what the positions along their last axis are called.
+        channels: what the positions along their class axis are called.
+        axis: which axis that is.
 
     Returns:
         `(classes, labels)`: integers of the predictions' shape without its class axis, and the labels of 0, 1, ...
@@ -29,6 +30,10 @@ def true_classes(
     count = len(channels)
     if first_nonfinite(target) is not None:
         return None
+    if axis % max(len(shape), 1) != len(shape) - 1:
+        if target.ndim == len(shape):
+            target = np.moveaxis(target, axis, -1)
+        shape = (*np.delete(shape, axis).tolist(), shape[axis])
     positions = shape[:-1] if len(shape) > 1 else shape
     if count > 1 and target.shape == shape and len(shape) > 1:
         binary = np.all((target == 0) | (target == 1))

@@ -28,14 +28,28 @@ _FIRST = {
     *("Identity", "Neg", "Cast", "Reshape", "Squeeze", "ExpandDims", "Transpose", "Mean", "Sum", "BroadcastTo"),
     *("Tile", "StridedSlice", "Slice", "GatherV2", "GatherNd", "Pad", "PadV2", "Unpack", "Split", "SplitV"),
     *("EnsureShape", "CheckNumerics", "Cumsum", "SegmentSum", "UnsortedSegmentSum", "ReverseV2", "Roll"),
+    *("Conv2D", "Conv3D", "DepthwiseConv2dNative", "AvgPool", "AvgPool3D", "MatrixDiagPartV3", "ReverseSequence"),
     *DIVISIONS,
 }
+# Scattering is linear in what is scattered, and in what it is scattered into.
+_SCATTERS = {"ScatterNd": (1,), "TensorScatterAdd": (0, 2), "TensorScatterSub": (0, 2), "TensorScatterUpdate": (0, 2)}
 _PRODUCTS = {"Mul", "MulNoNan"}
 _CONTRACTIONS = {"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"}
 _SELECTS = {"Select", "SelectV2"}
 
 # A cut is placed before these: they add elements up, or pick some of them.
-_COLLECTING = {"Sum", "Mean", "GatherV2", "GatherNd", "SegmentSum", "UnsortedSegmentSum", *_CONTRACTIONS}
+_COLLECTING = {
+    *("Sum", "Mean", "GatherV2", "GatherNd", "SegmentSum", "UnsortedSegmentSum", "Cumsum", *_CONTRACTIONS),
+    *("Conv2D", "Conv3D", "DepthwiseConv2dNative", "AvgPool", "AvgPool3D", *_SCATTERS),
+}
+# Where elements are added to others (`_ADDS`) after a move (`_SHIFTS`), as in a difference of neighbours, the sum mixes
+# positions: then a cut is placed before all that moves elements.
+_ADDS = {"Add", "AddV2", "AddN", "Sub"}
+_SHIFTS = {"StridedSlice", "Slice", "Pad", "PadV2", "ReverseV2", "Roll", "Transpose", "ReverseSequence"}
+_MOVES = {
+    *("StridedSlice", "Slice", "Pad", "PadV2", "ReverseV2", "Roll", "Tile", "Transpose", "Pack", "ConcatV2", "Unpack"),
+    *("Split", "SplitV", "MatrixDiagPartV3", "BroadcastTo", "Reshape", "ExpandDims", "Squeeze", "ReverseSequence"),
+}
 
 _OPAQUE = {
     *("PyFunc", "PyFuncStateless", "EagerPyFunc", "While", "StatelessWhile", "If", "StatelessIf", "Case"),
@@ -95,14 +109,20 @@ class Reader:
         sources: Iterable[tf.Tensor],
         forward: set[str],
         weights: Iterable[tf.Tensor] = (),
+        given: Iterable[tf.Tensor] = (),
     ):
+        """`given` are the sources that count as fixed factors of the others: a learned weight times a loss is linear
+        in the loss."""
         self.order = ancestors(roots)
         self.forward = forward
         self.weights = {tensor.ref() for tensor in weights}
         self.depends = {tensor.ref() for tensor in sources}
+        fixed = {tensor.ref() for tensor in given}
+        self.free = self.depends - fixed
         for operation in self.order:
-            if any(tensor.ref() in self.depends for tensor in operation.inputs):
-                self.depends.update(out.ref() for out in operation.outputs if _differentiable(out))
+            for found in (self.depends, self.free):
+                if any(tensor.ref() in found for tensor in operation.inputs):
+                    found.update(out.ref() for out in operation.outputs if _differentiable(out))
             masks = operation.name in forward
             if masks or any(tensor.ref() in self.weights for tensor in operation.inputs):
                 self.weights.update(out.ref() for out in operation.outputs if not masks or out.dtype == tf.bool)
@@ -114,6 +134,11 @@ class Reader:
         kind = operation.type
         if _has_own_gradient(operation) or not dependent:
             return None
+        free = [k for k in dependent if inputs[k].ref() in self.free]
+        if free and (kind in _PRODUCTS or kind in DIVISIONS):
+            dependent = free
+        if kind in _SCATTERS and set(dependent) <= set(_SCATTERS[kind]):
+            return [inputs[k] for k in dependent]
         if kind in _SUMS or (kind in _SELECTS and 0 not in dependent):
             return [inputs[k] for k in dependent]
         if kind in _FIRST and dependent == [0]:
@@ -155,12 +180,30 @@ class Reader:
                     has_constant |= _adds(operation, other)
             stack.extend(inputs)
 
-        cuts = self._place_cuts(root, reached, stops) if reached else []
+        cuts = self._place_cuts(root, reached, stops, _COLLECTING) if reached else []
+        if any(self._mixes(cut, reached) for cut in cuts):
+            cuts = self._place_cuts(root, reached, stops, _COLLECTING | _MOVES)
         made = tuple(self._describe(tensor, root, consumers) for tensor in cuts)
         inside = frozenset(ref for ref, inputs in reached.items() if inputs is not None)
         return Tail(root, made, tuple(frontier.values()), has_constant or root.ref() not in self.depends, inside)
 
-    def _place_cuts(self, root: tf.Tensor, reached: dict, stops: set) -> list[tf.Tensor]:
+    @staticmethod
+    def _mixes(cut: tf.Tensor, reached: dict) -> bool:
+        """Are elements added to others after a move, above this cut and where all is linear?"""
+        adds = moves = False
+        stack, seen = [cut], {cut.ref()}
+        while stack:
+            tensor = stack.pop()
+            inputs = reached[tensor.ref()] or ()
+            adds |= len(inputs) > 1 and tensor.op.type in _ADDS
+            moves |= bool(inputs) and tensor.op.type in _SHIFTS
+            for other in inputs:
+                if other.ref() not in seen:
+                    seen.add(other.ref())
+                    stack.append(other)
+        return adds and moves
+
+    def _place_cuts(self, root: tf.Tensor, reached: dict, stops: set, kinds: set[str]) -> list[tf.Tensor]:
         collects: dict = {}  # does something below this tensor, inside the tail, add elements up?
 
         def collecting(tensor: tf.Tensor) -> bool:
@@ -172,7 +215,7 @@ class Reader:
                 if waiting:
                     todo.extend(waiting)
                     continue
-                here = top.ref() in stops or (inputs is not None and _collects(top.op))
+                here = top.ref() in stops or (inputs is not None and _collects(top.op, kinds))
                 collects[top.ref()] = here or any(collects[other.ref()] for other in inputs or ())
                 todo.pop()
             return collects[tensor.ref()]
@@ -194,7 +237,7 @@ class Reader:
                     continue
                 for other in inputs:
                     clean = not collects[other.ref()] and other.ref() not in demoted
-                    if clean and _collects(tensor.op):
+                    if clean and _collects(tensor.op, kinds):
                         other = self._unweighted(other, reached, stops)
                         cuts[other.ref()] = other
                     else:
@@ -301,8 +344,8 @@ def _has_own_gradient(operation: tf.Operation) -> bool:
         return False
 
 
-def _collects(operation: tf.Operation) -> bool:
-    if operation.type not in _COLLECTING:
+def _collects(operation: tf.Operation, kinds: set[str] = _COLLECTING) -> bool:
+    if operation.type not in kinds:
         return False
     if operation.type in ("Sum", "Mean"):  # over no axis at all it does nothing
         before, after = operation.inputs[0].shape, operation.outputs[0].shape

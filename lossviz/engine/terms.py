@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +12,7 @@ import tensorflow as tf
 from lossviz.backend import graph
 from lossviz.backend import keras_private as _keras
 from lossviz.engine import axes as axis_names
+from lossviz.engine.certify import Certifier, Placement, Point
 from lossviz.engine.decompose import Branch, Decomposition, counted
 from lossviz.engine.labels import first_nonfinite, true_classes
 from lossviz.engine.steps import Narrator, show_number
@@ -37,22 +39,128 @@ class _Writer:
         self.decomposition, self.max_elements = decomposition, max_elements
         self.values = decomposition.values
         self.classes: dict = {}  # (targets, predictions) -> what `true_classes` says of them
+        # positions are numbers here, and are called what the user calls them when a part is written
         self.named = {
-            tensor.ref(): axis_names.named(
-                tensor.shape.as_list(), axes[name], {axes[name][-1]: class_names[name]} if name in class_names else None
-            )
+            tensor.ref(): axis_names.named(tensor.shape.as_list(), axes[name])
             for name, tensor in zip(traced.prediction_names, traced.predictions)
             if name in axes
         }
-        key = repr((axes, class_names)), *axes.items(), *class_names.items()
+        self.labels = {
+            tensor.ref(): {axes[name][axis_names.class_axis(axes[name])]: tuple(class_names[name])}
+            for name, tensor in zip(traced.prediction_names, traced.predictions)
+            if name in class_names and name in axes
+        }
+        key = repr(axes), *axes.items()
         if key not in decomposition.words:
-            tails = [branch.tail for branch in decomposition.branches]
-            tensors = [traced.root, *(t for tail in tails for t in (tail.root, *(cut.tensor for cut in tail.cuts)))]
-            order = graph.ancestors(tensors)
             decomposition.words.clear()
-            decomposition.words[key] = axis_names.propagate(order, self._known_axes()), self._sources(order)
-        self.dims, sources = decomposition.words[key]
-        self.narrator = Narrator(self.dims, self.values, decomposition.shapes, sources)
+            decomposition.words[key] = self._read_off()
+        self.dims, self.sources, self.certifiers = decomposition.words[key]
+        self.narrator = Narrator(self.dims, self.values, decomposition.shapes, self.sources)
+
+    def _read_off(self) -> tuple[dict, dict, dict]:
+        """Axis names of every tensor, where each comes from, and the proof of where the elements of each cut belong."""
+        branches = self.decomposition.branches
+        tails = [branch.tail for branch in branches]
+        tensors = [self.traced.root, *(t for tail in tails for t in (tail.root, *(cut.tensor for cut in tail.cuts)))]
+        order = graph.ancestors(tensors)
+        known = self._known_axes()
+        proposed = axis_names.propagate(order, known)
+        certifiers, proven = {}, {}
+        for branch in branches:
+            points = self._points(branch)
+            class_axis = self._class_axis(points[0].names) if points else ""
+            for cut in branch.tail.cuts:
+                dims = proposed.get(cut.tensor.ref())
+                if branch.kind != "output" and points:
+                    start = {p.tensor.ref(): axis_names.named(list(p.sizes.values()), p.names) for p in points}
+                    dims = axis_names.propagate(graph.ancestors([cut.tensor]), start).get(cut.tensor.ref())
+                certifier = Certifier(self.traced.trace, cut.tensor, points, dims, class_axis)
+                placement = certifier.of(self.traced.leaves, self.values)
+                certifiers[branch.name, cut.tensor.ref()] = certifier
+                proven[cut.tensor.ref()] = placement.dims
+                if branch.y_true is not None and not placement.spread:
+                    certifier.known = self._second_batch(certifier, branch.y_true)
+                    proven[cut.tensor.ref()] = certifier.of(self.traced.leaves, self.values).dims
+        below = set(proven)
+        for operation in order:
+            if any(tensor.ref() in below for tensor in operation.inputs):
+                below.update(out.ref() for out in operation.outputs)
+        kept = {ref: dims for ref, dims in proposed.items() if ref not in below}
+        return axis_names.propagate(order, {**kept, **proven}), self._sources(order), certifiers
+
+    def _second_batch(self, certifier: Certifier, target: tf.Tensor) -> Placement | None:
+        """Where targets were spread across predictions by accident, (N, 1) against (N,), the second axis is that of the
+        targets, if their derivative says so."""
+        placement, dims = certifier.known, certifier.proposal
+        if placement is None or dims is None or len(dims) != len(placement.dims):
+            return placement
+        names = {atom.name for dim in placement.dims for atom in dim}
+        twice = [
+            k
+            for k, (proven, dim) in enumerate(zip(placement.dims, dims))
+            if not proven and len(dim) == 1 and dim[0].size > 1 and dim[0].name in names
+        ]
+        if not twice or not isinstance(target, tf.Tensor) or target.shape.rank != 1:
+            return placement
+        point = Point(target, (dims[twice[0]][0].name,))
+        of_target = Certifier(certifier.trace, certifier.cut, [point], None, "").of(self.traced.leaves, self.values)
+        return replace(
+            placement,
+            dims=tuple(of_target.dims[k] if k in twice else dim for k, dim in enumerate(placement.dims)),
+        )
+
+    def _points(self, branch: Branch) -> list[Point]:
+        """The tensors whose positions the shares of this branch are filed under."""
+        if branch.kind == "output":
+            predictions = self.traced.predictions if branch.y_pred is None else [branch.y_pred]
+            named = [tensor for tensor in predictions if tensor.ref() in self.named]
+            points = [Point(tensor, self._names(tensor)) for tensor in named]
+            for point in list(points):
+                logits = _keras.logits_of(point.tensor)
+                if logits is not None and logits.shape == point.tensor.shape:
+                    points.append(Point(logits, point.names))
+            return points
+        return [*self._entering(branch), *self._weights(branch)]
+
+    @staticmethod
+    def _class_axis(names: Sequence[str]) -> str:
+        return names[axis_names.class_axis(names)] if len(names) > 1 else ""
+
+    def _names(self, prediction: tf.Tensor) -> tuple[str, ...]:
+        return tuple(atom.name for dim in self.named[prediction.ref()] for atom in dim)
+
+    def _entering(self, branch: Branch) -> list[Point]:
+        """What a layer computes its added loss from: its own inputs, and what the layers inside it gave back."""
+        if branch.kind == "regulariser" and not branch.name.endswith("/activity"):
+            return []
+        regions, root = self.traced.trace.regions, branch.tail.root
+        while root.op.type == "Identity" and regions.get(root.op.name) is None:
+            root = root.op.inputs[0]
+        here, found = regions.get(root.op.name), {}
+        stack, seen = [root], {root.ref()}
+        while stack:
+            tensor = stack.pop()
+            batch = tensor.shape.rank and tensor.shape.is_fully_defined() and tensor.shape[0] == self.traced.batch_size
+            if regions.get(tensor.op.name) != here:
+                if batch and tensor.dtype.is_floating and tensor.op.type != "ReadVariableOp":
+                    names = axis_names.default_axes(tensor.shape.rank)
+                    found[tensor.ref()] = Point(tensor, tuple(name.replace("class", "feature") for name in names))
+                continue
+            for other in tensor.op.inputs:
+                if other.ref() not in seen:
+                    seen.add(other.ref())
+                    stack.append(other)
+        return list(reversed(found.values()))
+
+    def _weights(self, branch: Branch) -> list[Point]:
+        """The weights that a penalty is computed from."""
+        return [
+            Point(tensor, _WEIGHT_AXES[tensor.shape.rank])
+            for operation in graph.ancestors([branch.tail.root])
+            if operation.type == "ReadVariableOp"
+            for tensor in operation.outputs
+            if tensor.shape.rank in _WEIGHT_AXES and tensor.dtype.is_floating
+        ]
 
     def terms(self) -> tuple[Term, ...]:
         branches = self.decomposition.branches
@@ -99,18 +207,28 @@ class _Writer:
         return term, _constant(f"constant in {branch.name}", constant / weight if weight else 0.0, weight)
 
     def _part(self, branch: Branch, cut: Cut, elements: np.ndarray, slope: np.ndarray, end: list[Step]) -> Part:
-        spread, atoms = axis_names.unfold(elements, self.dims.get(cut.tensor.ref()))
-        notes = []
+        placement = self.certifiers[branch.name, cut.tensor.ref()].of(self.traced.leaves, self.values)
+        slope = np.broadcast_to(slope, elements.shape)
+        counts, notes = counted(elements, slope, branch.value), []
+        scattered = _scattered(elements, counts, slope, placement)
+        if scattered is not None:
+            spread, counts, atoms = scattered
+            slope = np.ones((), counts.dtype)
+        else:
+            spread, atoms = axis_names.unfold(elements, placement.dims)
+            counts, slope = counts.reshape(spread.shape), slope.reshape(spread.shape)
+            (spread, counts, slope), atoms = _in_order([spread, counts, slope], atoms)
         if cut.opaque and atoms and atoms[0].name == "axis0" and atoms[0].size == self.traced.batch_size:
             atoms = (axis_names.Atom("batch", atoms[0].labels), *atoms[1:])
             notes.append("its first axis is taken to be the batch")
         if (where := first_nonfinite(spread)) is not None:
-            place = ", ".join(f"{atom.name} {atom.labels[i]}" for atom, i in zip(atoms, where)) or "the number"
+            called = zip(atoms, self._called(branch, atoms), where)
+            place = ", ".join(f"{atom.name} {labels[i]}" for atom, labels, i in called) or "the number"
             count = show_number(int(np.sum(~np.isfinite(spread))))
             notes.append(f"{count} of {show_number(spread.size)} element losses are not finite, first at {place}")
         axes = tuple(atom.name for atom in atoms)
         lost = () if branch.kind != "output" else tuple(n for n in self._prediction_axes(branch) if n not in axes)
-        exactness, why = _exactness(cut, lost, axes, branch.kind)
+        exactness, why = _exactness(cut, lost, axes, branch.kind, placement)
         steps = [self.narrator.element(axes, spread.shape, elements.shape)]
         sums: dict[str, np.ndarray] = {}
         if exactness == "ratio":
@@ -119,19 +237,16 @@ class _Writer:
             shape = tuple(branch.y_pred.shape.as_list()) if branch.y_pred is not None else ()
             steps.insert(0, Step("ratio", f"quotient of sums over {over}", shape, elements.shape, lost))
         steps += [*self.narrator.road(cut), *end]
-        slope = slope.reshape(spread.shape)
-        spread, contributions, kept, summed = _shares(
-            spread, counted(spread, slope, branch.value), slope, axes, self.max_elements
-        )
+        spread, contributions, kept, summed = _shares(spread, counts, slope, axes, self.max_elements)
         atoms = tuple(atom for atom in atoms if atom.name in kept)
-        classes, class_axes, class_labels = self._true_class(branch, contributions, kept)
+        classes, class_axes, class_labels = self._true_class(branch, atoms)
         return Part(
             axes=kept,
             elements=spread,
             contributions=contributions,
             exactness=exactness,
             steps=tuple(steps),
-            labels=tuple(tuple(atom.labels) for atom in atoms),
+            labels=self._called(branch, atoms),
             true_class=classes,
             true_class_axes=class_axes,
             class_labels=class_labels,
@@ -154,7 +269,8 @@ class _Writer:
         if array.size > self.max_elements:
             one = np.ones((), array.dtype)
             array, amounts, kept, note = _shares(array, amounts, one, names, self.max_elements)
-        classes, class_axes, class_labels = self._true_class(branch, amounts, kept)
+        atoms = [atom for atom in atoms if atom.name in kept]
+        classes, class_axes, class_labels = self._true_class(branch, atoms)
         what = "predictions" if point.ref() == ref else "logits, which the loss reads instead of the predictions"
         return Part(
             axes=kept,
@@ -162,7 +278,7 @@ class _Writer:
             contributions=amounts,
             exactness="exact",
             steps=(),
-            labels=tuple(tuple(atom.labels) for atom in atoms if atom.name in kept),
+            labels=self._called(branch, atoms),
             true_class=classes,
             true_class_axes=class_axes,
             class_labels=class_labels,
@@ -190,7 +306,17 @@ class _Writer:
             sums[side] = self.values[tensor.ref()].astype(np.float64)
         return sums
 
-    def _true_class(self, branch: Branch, contributions: np.ndarray, kept: tuple[str, ...]):
+    def _called(self, branch: Branch, atoms: Sequence[axis_names.Atom]) -> tuple[tuple[Hashable, ...], ...]:
+        """What the positions along each axis are called."""
+        point = branch.y_pred if branch.y_pred is not None else next(iter(self.traced.predictions), None)
+        names = self.labels.get(point.ref(), {}) if branch.kind == "output" and point is not None else {}
+        return tuple(
+            tuple(names[atom.name][i] for i in atom.labels) if atom.name in names else tuple(atom.labels)
+            for atom in atoms
+        )
+
+    def _true_class(self, branch: Branch, atoms: Sequence[axis_names.Atom]):
+        """The true class of each position that these axes keep."""
         nothing = None, (), None
         if branch.y_true is None or branch.y_pred is None:
             return nothing
@@ -200,16 +326,20 @@ class _Writer:
             target = self.traced.value_of(branch.y_true)
             if target is None or not dims:
                 return nothing
-            channels = dims[-1][0].labels if len(dims) > 1 else (0,)
-            self.classes[key] = true_classes(np.asarray(target), tuple(branch.y_pred.shape.as_list()), channels)
-        found = self.classes[key]
+            names = self._names(branch.y_pred)
+            axis, shape = axis_names.class_axis(names), tuple(branch.y_pred.shape.as_list())
+            called = self.labels.get(branch.y_pred.ref(), {}).get(names[axis], range(shape[axis]))
+            channels = called if len(dims) > 1 else (0,)
+            left = names if len(dims) == 1 else tuple(name for k, name in enumerate(names) if k != axis)
+            self.classes[key] = true_classes(np.asarray(target), shape, channels, axis), left
+        found, axes = self.classes[key]
         if found is None:
             return nothing
         classes, labels = found
-        axes = tuple(atom.name for dim in dims[: classes.ndim] for atom in dim)
-        if not set(axes) <= set(kept) or classes.shape != tuple(contributions.shape[kept.index(n)] for n in axes):
+        positions = {atom.name: list(atom.labels) for atom in atoms}
+        if not set(axes) <= positions.keys():
             return nothing
-        return classes, axes, labels
+        return classes[np.ix_(*(positions[name] for name in axes))], axes, labels
 
     # -- where names come from ----------------------------------------------------------------------------
 
@@ -305,17 +435,60 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return product
 
 
-def _exactness(cut: Cut, lost: Sequence[str], axes: Sequence[str], kind: str) -> tuple[str, str]:
+def _in_order(arrays: list[np.ndarray], atoms: Sequence[axis_names.Atom]):
+    """Arrays and axes with positions in ascending order, and what belongs to one position added up: a loss may turn
+    an axis round, roll it, or take a position twice. The slope (the last array) goes with its elements."""
+    atoms = list(atoms)
+    for k, atom in enumerate(atoms):
+        labels = np.asarray(atom.labels)
+        if labels.dtype.kind != "i" or (labels[1:] > labels[:-1]).all():
+            continue
+        order = np.argsort(labels, kind="stable")
+        arrays = [np.take(array, order, axis=k) for array in arrays]
+        places, starts = np.unique(labels[order], return_index=True)
+        if len(places) < len(labels):
+            elements, counts, slope = arrays
+            shares = np.add.reduceat(counts.astype(np.float64) * slope, starts, axis=k)
+            arrays = [np.add.reduceat(elements, starts, axis=k), shares, np.ones_like(shares)]
+        atoms[k] = axis_names.Atom(atom.name, tuple(places.tolist()))
+    return arrays, tuple(atoms)
+
+
+def _scattered(elements: np.ndarray, counts: np.ndarray, slope: np.ndarray, placement: Placement):
+    """Elements and shares filed under the positions of the proven axes, where some of those lie along no axis of the
+    elements. None where none does, of those that have a position for every share."""
+    shares = _product(counts, slope)
+    places = {name: place for name, place in placement.spread.items() if not shares[place < 0].any()}
+    if places.keys() <= {atom.name for dim in placement.dims for atom in dim}:
+        return None
+    shape = tuple(placement.sizes[name] for name in places)
+    index = np.stack([place.ravel() for place in places.values()])
+    seen = (index >= 0).all(axis=0)
+    filed = [np.zeros(shape), np.zeros(shape)]
+    for array, total in zip((elements, shares), filed):
+        np.add.at(total, tuple(index[:, seen]), array.ravel()[seen].astype(np.float64))
+    return (*filed, tuple(axis_names.Atom(name, tuple(range(placement.sizes[name]))) for name in places))
+
+
+def _exactness(cut: Cut, lost: Sequence[str], axes: Sequence[str], kind: str, placement: Placement) -> tuple[str, str]:
     """ "exact", "ratio" or "opaque", and why."""
     if cut.opaque is not None:
         return "opaque", f"{cut.opaque} cannot be read"
-    if kind != "output" or not lost:
+    if kind != "output" or not lost or not placement.depends:
         return "exact", ""
     if cut.quotient is not None:
         return "ratio", f"a quotient of sums over {', '.join(lost)}: no share exists along them"
     if not axes:
         return "opaque", f"{cut.curved or 'a nonlinear step'} comes after the sums: no shares exist below this number"
-    return "exact", f"no shares along {', '.join(lost)}: the loss uses it up before its sums"
+    unproven = [name for name in lost if name not in placement.mixed]
+    reasons = []
+    if mixed := [name for name in lost if name in placement.mixed]:
+        reasons.append(
+            f"no shares along {', '.join(mixed)}: an element loss depends on the predictions at several positions there"
+        )
+    if unproven:
+        reasons.append(f"no shares along {', '.join(unproven)}: where the element losses belong there is not proven")
+    return "exact", "; ".join(reasons)
 
 
 def _opaque_part(value: np.ndarray, scale: np.ndarray, end: Sequence[Step]) -> Part:

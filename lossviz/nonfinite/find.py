@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lossviz.backend.quiet import require_tensorflow
+from lossviz.backend.serial import serial
 from lossviz.nonfinite.result import NonFinite
 
 if TYPE_CHECKING:
     import keras
 
 
+@serial
 def find_nonfinite(
     model: keras.Model,
     x: Any,

@@ -28,7 +28,7 @@ from lossviz.backend import graph, tracing
 from lossviz.backend import keras_private as _keras
 from lossviz.backend import quiet as _quiet
 from lossviz.backend.tracing import Traced
-from lossviz.engine import axes
+from lossviz.engine import axes, naming
 from lossviz.nonfinite import causes
 from lossviz.nonfinite.result import NonFinite
 from lossviz.report import formatting as f
@@ -660,17 +660,9 @@ def _loss_scale(model) -> float:
 
 def _terms(traced: Traced) -> list[tuple[str, tf.Tensor]]:
     """The terms of the loss, with the names that `explain` gives them."""
-    used: dict[str, int] = {}
-
-    def unique(name: str) -> str:
-        used[name] = used.get(name, 0) + 1
-        return name if used[name] == 1 else f"{name}_{used[name]}"
-
-    found = [(unique(entry["name"]), entry["value"]) for entry in traced.recorder.outputs]
-    taken = set(used)
-    for entry in traced.recorder.added:
-        name = entry["name"] if entry["name"] not in taken else f"{entry['name']}/add_loss"
-        found.append((unique(name), entry["value"]))
+    outputs, added = traced.recorder.outputs, traced.recorder.added
+    names, more = naming.terms([entry["name"] for entry in outputs], [entry["name"] for entry in added])
+    found = [(name, entry["value"]) for name, entry in zip([*names, *more], [*outputs, *added])]
     return found or [(traced.name, traced.root)]
 
 

@@ -1,0 +1,32 @@
+"""One call at a time.
+
+While `lossviz` traces, TensorFlow runs functions eagerly and Keras's crossentropies are recorded, in the whole
+process; and a model is put back as it was afterwards. Two calls at once would undo each other's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import threading
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P, R = ParamSpec("P"), TypeVar("R")
+
+#: Held by every call that traces or replaces something; one call may make others.
+lock = threading.RLock()
+
+
+def serial(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, of which only one call runs at a time in this process; another thread waits."""
+
+    @functools.wraps(function)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        tf = sys.modules.get("tensorflow")  # not imported for this: then there is no tape either
+        apart = tf.init_scope() if tf is not None and tf.executing_eagerly() else contextlib.nullcontext()
+        with lock, apart:  # a GradientTape that the caller has open records nothing
+            return function(*args, **kwargs)
+
+    return alone

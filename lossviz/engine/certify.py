@@ -1,0 +1,555 @@
+"""Prove which position of the prediction an element loss belongs to, instead of believing names of operations.
+
+An element belongs to position i of an axis when its derivative with respect to the predictions is zero everywhere
+but at position i of that axis. The probe asks the graph's own derivative, in forward mode: it moves the predictions of
+some positions together and looks which elements move. Zero times anything is exactly zero, so "does not move" is no
+matter of rounding.
+
+`axes` proposes names by following them through operations. A proposal is checked with a few probes (`_Probe.agrees`);
+where there is none, or it is refuted, the positions are found with two probes for each binary digit of their index
+(`_Probe.positions`). What moves at none of the values tried (a mask, a ReLU, a clip) proves nothing: other
+values are tried, then those of the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+
+from lossviz.backend.graph import Trace, ancestors
+from lossviz.engine.axes import Atom, Dims
+
+#: How far a derivative may be off the one predicted, relative to it, before the digits are asked instead.
+_SLACK = 1e-3
+#: Pairs of random halves of the positions; a weak dependence that all of them miss would have to be on a few elements.
+_HALVES = 2
+#: What changes no position between the predictions and what the loss normalises.
+_ELEMENTWISE = {"Identity", "Cast", "Sub", "AddV2", "Mul", "RealDiv", "Maximum", "Minimum", "Exp", "Abs"}
+#: Where a position is that no probe has seen move.
+_UNSEEN = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A tensor of predictions, and the name of each of its axes."""
+
+    tensor: tf.Tensor
+    names: tuple[str, ...]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return dict(zip(self.names, self.tensor.shape.as_list()))
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where the elements of one cut belong.
+
+    `dims` names the axes of the cut, with positions of the prediction as labels; what could not be proved has no
+    name. `spread` is there where the positions of some axis do not lie along one of the cut: for each proven axis the
+    position of every element, and `sizes` the number of positions. `mixed` are the axes along which some element
+    depends on several positions, `unproven` those that nothing could be found out about. `depends` is False where the
+    cut depends on none of the predictions.
+    """
+
+    dims: Dims
+    spread: dict[str, np.ndarray] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    mixed: tuple[str, ...] = ()
+    unproven: tuple[str, ...] = ()
+    depends: bool = True
+
+    @property
+    def complete(self) -> bool:
+        """Has every element been seen to move? What has not may move with another batch."""
+        return not self.unproven and not any((place == _UNSEEN).any() for place in self.spread.values())
+
+
+class Certifier:
+    """The proof for one cut tensor. `of` gives its placement, anew for each batch only where moves depend on data."""
+
+    def __init__(self, trace: Trace, cut: tf.Tensor, points: Sequence[Point], proposal: Dims | None, class_axis: str):
+        self.trace, self.cut, self.proposal, self.class_axis = trace, cut, proposal, class_axis
+        self.points = [p for p in points if p.tensor.dtype.is_floating and p.tensor.shape.is_fully_defined()]
+        self.reads = True  # unless it turns out that no derivative leads to the predictions
+        self.known: Placement | None = None
+        self.probes: list[_Probe] | None = None
+
+    def of(self, leaves: Sequence[np.ndarray], values: dict) -> Placement:
+        """`leaves` are the batch, `values` what the tensors of the graph were with it."""
+        if self.known is not None:
+            return self.known
+        if self.probes is None:
+            self.probes = self._probes()
+        if not self.probes:
+            depends = bool(self.points) and self.reads
+            self.known = Placement(_nameless(self.cut), depends=depends or not self.points)
+            return self.known
+        depends_on_data = any(probe.moves_by_data for probe in self.probes) or not self.cut.shape.is_fully_defined()
+        found = None if depends_on_data else self._proposed(leaves, values)
+        if found is None:
+            found, depends_on_data = self._found(leaves, values, depends_on_data)
+        if not depends_on_data and found.complete:
+            self.known, self.probes = found, None
+        return found
+
+    def _probes(self) -> list[_Probe]:
+        """One with the predictions, one with what the loss itself normalises over its class axis in their place."""
+        try:
+            plain = _Probe.build(self.trace, self.cut, self.points)
+        except (LookupError, ValueError, TypeError, NotImplementedError):  # an operation without a derivative
+            return []
+        if plain is None:
+            self.reads = False
+            return []
+        extra = _normalised(self.cut, plain.points, self.class_axis)
+        normal = _Probe.build(self.trace, self.cut, [*plain.points, *extra]) if extra else None
+        return [probe for probe in (plain, normal) if probe is not None]
+
+    def _proposed(self, leaves, values) -> Placement | None:
+        """The proposal, if it names all it could and every probe agrees."""
+        probe = self.probes[-1]
+        wanted = probe.sizes
+        along = _along(self.proposal, wanted)
+        if along is None or {name for name, size in wanted.items() if size > 1} - along.keys():
+            return None
+        unseen = np.ones(self.cut.shape.as_list(), bool)
+        for feeds in probe.rounds(leaves, values):
+            moved = probe.agrees(feeds, along)
+            if moved is None:
+                return None
+            unseen &= ~moved
+            if not _blind(unseen, {d for d, _ in along.values()}):
+                break
+        else:
+            return None
+        return Placement(_only(self.proposal, along.keys() | _single(wanted)))
+
+    def _found(self, leaves, values, depends_on_data: bool) -> tuple[Placement, bool]:
+        """Positions by their binary digits."""
+        places: dict[str, np.ndarray] = {}
+        mixed, sizes = [], self.probes[0].sizes
+        for name, size in sizes.items():
+            if size < 2:
+                continue
+            probes = self.probes if name == self.class_axis else self.probes[:1]
+            for probe in reversed(probes):  # where the loss normalises, the predictions alone would look mixed
+                here, elsewhere = probe.here(leaves, values), probe.rounds(leaves, values)
+                place, varies = probe.positions(name, [*here, *elsewhere] if depends_on_data else elsewhere)
+                if varies:
+                    depends_on_data = True
+                    place, _ = probe.positions(name, probe.here(leaves, values))
+                if place is not None:
+                    break
+            if place is None:
+                mixed.append(name)
+            else:
+                places[name] = place
+        return self._placed(places, tuple(mixed), sizes), depends_on_data
+
+    def _placed(self, places: dict[str, np.ndarray], mixed: tuple[str, ...], sizes: dict[str, int]) -> Placement:
+        unproven = tuple(name for name, place in places.items() if (place == _UNSEEN).all())
+        places = {name: place for name, place in places.items() if name not in unproven}
+        if not places:
+            return Placement(_nameless(self.cut), mixed=mixed, unproven=unproven)
+        shape = next(iter(places.values())).shape
+        proposed = _along(self.proposal, sizes) or {}
+        along: dict[str, tuple[int, np.ndarray]] = {}
+        for name, place in places.items():
+            guess = proposed.get(name)
+            if guess is not None and (guess[0] >= len(shape) or len(guess[1]) != shape[guess[0]]):
+                guess = None
+            if (axis := _axis_of(place, guess[0] if guess else None)) is not None:
+                along[name] = axis
+                places[name] = np.broadcast_to(_spread(axis[1], axis[0], len(shape)), shape)
+        dims, crossing = _dims(shape, along, self.proposal, _single(sizes))
+        spread = places if crossing or along.keys() != places.keys() else {}
+        return Placement(dims, spread, {name: sizes[name] for name in spread}, mixed, unproven)
+
+
+class _Probe:
+    """The derivative of one cut in a direction of the predictions."""
+
+    def __init__(self, trace: Trace, cut: tf.Tensor, points: list[Point], directions, tangent):
+        self.trace, self.cut, self.points, self.directions, self.tangent = trace, cut, points, directions, tangent
+        first = points[0].sizes
+        self.sizes = {name: first[name] for name in first}
+        given = {point.tensor.ref() for point in points}
+        self.others = [k for k, feed in enumerate(trace.feeds) if feed.ref() not in given]
+        self.feeds = [*(point.tensor for point in points), *directions, *(trace.feeds[k] for k in self.others)]
+        self.run = trace.runner([tangent], self.feeds)
+        self.moves_by_data = _moves_by_data(trace, cut, [point.tensor for point in points])
+        self.random = np.random.default_rng(0)
+        self.signs = [self.random.uniform(0.5, 1.5, point.tensor.shape.as_list()) for point in points]
+
+    @classmethod
+    def build(cls, trace: Trace, cut: tf.Tensor, points: Sequence[Point]) -> _Probe | None:
+        """None where the cut depends on none of the points."""
+        tensors = [point.tensor for point in points]
+        with trace.graph.as_default():
+            seed = tf.zeros(tf.shape(cut), cut.dtype)
+            if any(tensor is cut for tensor in tensors):
+                slopes = [seed if tensor is cut else None for tensor in tensors]
+            else:
+                slopes = tf.gradients(cut, tensors, grad_ys=seed, stop_gradients=tensors)
+            kept = [(p, tf.convert_to_tensor(s)) for p, s in zip(points, slopes) if s is not None]
+            if not kept:
+                return None
+            directions = [tf.compat.v1.placeholder(p.tensor.dtype, p.tensor.shape) for p, _ in kept]
+            moved = [
+                direction if slope is seed else tf.gradients(slope, seed, grad_ys=direction)[0]
+                for (_, slope), direction in zip(kept, directions)
+            ]
+            moved = [tf.convert_to_tensor(one) for one in moved if one is not None]
+            if not moved:
+                return None
+            tangent = tf.add_n(moved) if len(moved) > 1 else tf.identity(moved[0])
+        return cls(trace, cut, [point for point, _ in kept], directions, tangent)
+
+    def rounds(self, leaves: Sequence[np.ndarray], values: dict) -> Iterable[list[np.ndarray]]:
+        """Values of the points and the batch to probe at: arbitrary ones, then those of the batch itself."""
+        classes = max(self.sizes.values(), default=1)
+        finite = [_finite(leaf, self.random) for leaf in leaves]
+        other = [_other(leaf, classes, self.random) for leaf in leaves]
+        shapes = [point.tensor.shape.as_list() for point in self.points]
+        yield [self.random.uniform(0.1, 0.9, shape) for shape in shapes], finite
+        yield [self.random.uniform(0.1, 0.9, shape) for shape in shapes], other
+        yield [self.random.normal(0.0, 1.5, shape) for shape in shapes], other
+        yield [self.random.uniform(0.0, 0.2, shape) for shape in shapes], other
+        yield from self.here(leaves, values)
+
+    def here(self, leaves, values) -> Iterable[tuple[list, list]]:
+        """The batch itself."""
+        known = dict(zip((feed.ref() for feed in self.trace.feeds), leaves)) | values
+        missing = [point.tensor for point in self.points if point.tensor.ref() not in known]
+        if missing:
+            known |= zip((t.ref() for t in missing), self.trace.run(missing, self.trace.feeds, leaves))
+        yield [known[point.tensor.ref()] for point in self.points], list(leaves)
+
+    def move(self, feeds: tuple[list, list], weights: Sequence[np.ndarray | None]) -> np.ndarray:
+        """How fast each element moves when the predictions move with these weights (times arbitrary numbers)."""
+        points, leaves = feeds
+        directions = [
+            np.zeros(sign.shape) if weight is None else sign * np.broadcast_to(weight, sign.shape)
+            for sign, weight in zip(self.signs, weights)
+        ]
+        arrays = [np.asarray(a).astype(t.dtype.as_numpy_dtype) for a, t in zip([*points, *directions], self.feeds)]
+        try:
+            return self.run([*arrays, *(leaves[k] for k in self.others)])[0]
+        except tf.errors.OpError:  # the loss asserts something of its data that arbitrary numbers are not
+            return np.full([size or 0 for size in self.cut.shape.as_list()], np.nan)
+
+    def agrees(self, feeds, along: dict[str, tuple[int, np.ndarray]]) -> np.ndarray | None:
+        """Do the elements move as they would if they stood where `along` says? Which of them moved; None if not."""
+        whole = self.move(feeds, [np.ones(()) for _ in self.points])
+        if not np.isfinite(whole).any():
+            return np.zeros(whole.shape, bool)
+        bad = ~np.isfinite(whole)
+        sizes = {name: self.sizes[name] for name in along}
+        codes = {name: self.random.uniform(1.0, 2.0, size) for name, size in sizes.items()}
+        expected = math.prod((_spread(codes[n][places], d, whole.ndim) for n, (d, places) in along.items()), start=1.0)
+        found = self.move(feeds, [self._weights(point, codes, np.multiply, 1.0) for point in self.points])
+        with np.errstate(all="ignore"):
+            off = np.abs(found - whole * expected) > _SLACK * np.abs(whole) * expected
+        if (off & ~bad).any():
+            return None
+        for _ in range(_HALVES):
+            halves = {name: self.random.integers(0, 2, size).astype(bool) for name, size in sizes.items()}
+            color = False
+            for name, (d, places) in along.items():
+                color = color ^ _spread(halves[name][places], d, whole.ndim)
+            color = np.broadcast_to(color, whole.shape)
+            for side in (False, True):
+                weights = [self._weights(p, halves, np.logical_xor, False) == side for p in self.points]
+                if ((self.move(feeds, weights) != 0) & (color != side) & ~bad).any():
+                    return None
+        return (whole != 0) & ~bad
+
+    def positions(self, name: str, rounds: Iterable) -> tuple[np.ndarray | None, bool]:
+        """Where along this axis each element stands, `_UNSEEN` where nothing moves it; None where one depends on
+        several positions. True beside it: the positions differ with the values."""
+        found = None
+        for feeds in rounds:
+            place = self._digits(name, self.sizes[name], feeds)
+            if place is None:
+                return None, False
+            if found is None:
+                found = place
+                continue
+            both = (found != _UNSEEN) & (place != _UNSEEN)
+            if (found != place)[both].any():
+                return None, True
+            found = np.where(found == _UNSEEN, place, found)
+            if not (found == _UNSEEN).any():
+                break
+        return found, False
+
+    def _digits(self, name: str, size: int, feeds) -> np.ndarray | None:
+        place, seen = 0, None
+        for digit in range(max(1, math.ceil(math.log2(size)))):
+            bits = (np.arange(size) >> digit & 1).astype(bool)
+            one = self.move(feeds, [self._only(point, name, bits) for point in self.points])
+            zero = self.move(feeds, [self._only(point, name, ~bits) for point in self.points])
+            bad = ~np.isfinite(one) | ~np.isfinite(zero)
+            if ((one != 0) & (zero != 0) & ~bad).any():
+                return None
+            moved = ((one != 0) | (zero != 0)) & ~bad
+            seen = moved if seen is None else seen & moved
+            place = place + ((one != 0).astype(np.int64) << digit)
+        return np.where(seen, place, _UNSEEN)
+
+    def _weights(self, point: Point, codes: dict[str, np.ndarray], join, start) -> np.ndarray:
+        """The codes of a point's positions, of the axes that it has."""
+        weights = np.asarray(start)
+        for k, (name, size) in enumerate(point.sizes.items()):
+            if name in codes and len(codes[name]) == size:
+                weights = join(weights, _spread(codes[name], k, len(point.names)))
+        return weights
+
+    def _only(self, point: Point, name: str, which: np.ndarray) -> np.ndarray | None:
+        if point.sizes.get(name) != len(which):
+            return None
+        return _spread(which, point.names.index(name), len(point.names))
+
+
+# -- what a placement says, and how it is read off positions -------------------------------------------------
+
+
+def _nameless(tensor: tf.Tensor) -> Dims:
+    return ((),) * (tensor.shape.rank or 0)
+
+
+def _single(sizes: dict[str, int]) -> set[str]:
+    """Axes of one position: everything belongs to it."""
+    return {name for name, size in sizes.items() if size == 1}
+
+
+def _along(dims: Dims | None, sizes: dict[str, int]) -> dict[str, tuple[int, np.ndarray]] | None:
+    """For each name in `dims` that is one of `sizes`: its dimension, and the position at each place along it. None
+    where a name stands twice."""
+    found: dict[str, tuple[int, np.ndarray]] = {}
+    for d, dim in enumerate(dims or ()):
+        grid = np.meshgrid(*(np.asarray(atom.labels) for atom in dim), indexing="ij") if dim else []
+        for atom, places in zip(dim, grid):
+            if sizes.get(atom.name, 1) < 2:
+                continue
+            if atom.name in found or not np.issubdtype(places.dtype, np.integer):
+                return None
+            found[atom.name] = d, places.reshape(-1)
+    return found
+
+
+def _only(dims: Dims, names: Iterable[str]) -> Dims:
+    """The dimensions that have these names alone."""
+    kept = set(names)
+    return tuple(dim if all(atom.name in kept for atom in dim) else () for dim in dims)
+
+
+def _spread(array: np.ndarray, axis: int, rank: int) -> np.ndarray:
+    return array.reshape([-1 if k == axis else 1 for k in range(rank)])
+
+
+def _blind(unseen: np.ndarray, dims: set[int]) -> bool:
+    """Is there a place along one of these dimensions where nothing has moved?"""
+    return any(unseen.all(axis=tuple(k for k in range(unseen.ndim) if k != d)).any() for d in dims)
+
+
+def _axis_of(place: np.ndarray, guess: int | None) -> tuple[int, np.ndarray] | None:
+    """The dimension along which these positions lie (`guess` is tried first), and the position at each place on it."""
+    for d in sorted(range(place.ndim), key=lambda k: k != guess):
+        line = place.max(axis=tuple(k for k in range(place.ndim) if k != d), initial=_UNSEEN)
+        lies = ((place == _UNSEEN) | (place == _spread(line, d, place.ndim))).all()
+        if lies and not (line == _UNSEEN).any():
+            return d, line
+    return None
+
+
+def _dims(shape, along, proposal: Dims | None, single: set[str]) -> tuple[Dims, bool]:
+    """Names of each dimension, and whether some dimension has axes that do not follow each other like nested loops."""
+    result: list[tuple[Atom, ...]] = []
+    crossing = False
+    for d, size in enumerate(shape):
+        here = {name: places for name, (k, places) in along.items() if k == d}
+        if not here:
+            trivial = proposal[d] if proposal is not None and len(proposal) == len(shape) else ()
+            result.append(trivial if trivial and all(atom.name in single for atom in trivial) else ())
+            continue
+        dim = _product(here, size)
+        crossing |= dim is None
+        result.append(dim or ())
+    return tuple(result), crossing
+
+
+def _product(places: dict[str, np.ndarray], size: int) -> tuple[Atom, ...] | None:
+    """The axes of one dimension, slowest first, if it runs through all their positions like nested loops."""
+    if len(places) == 1:
+        return tuple(Atom(name, tuple(line.tolist())) for name, line in places.items())
+    changes = {name: int(np.sum(line[1:] != line[:-1])) for name, line in places.items()}
+    atoms, inner = [], size
+    for name in sorted(places, key=changes.get):
+        line, outer = places[name], size // inner if inner else 0
+        labels = list(dict.fromkeys(line.tolist()))
+        if not labels or inner % len(labels):
+            return None
+        inner //= len(labels)
+        atoms.append(Atom(name, tuple(labels)))
+        if not np.array_equal(line, np.tile(np.repeat(labels, inner), max(outer, 1))):
+            return None
+    return tuple(atoms) if inner == 1 else None
+
+
+# -- what the loss does with the predictions ------------------------------------------------------------------
+
+
+def _normalised(cut: tf.Tensor, points: Sequence[Point], class_axis: str) -> list[Point]:
+    """What the loss makes of predictions by normalising them over the class axis."""
+    from_points = {point.tensor.ref(): point for point in points}
+    found = []
+    stops = [point.tensor for point in points]
+    for operation in _between(cut, stops):
+        normal = _normalisation(operation)
+        if normal is None:
+            continue
+        source, axis = normal
+        point, permutation = _same_grid(source, from_points)
+        if point is None:
+            continue
+        names = tuple(point.names[k] for k in permutation)
+        if names[axis] == class_axis and operation.outputs[0].shape.is_fully_defined():
+            found.append(Point(operation.outputs[0], names))
+    return found
+
+
+def _between(cut: tf.Tensor, stops: Sequence[tf.Tensor]) -> list[tf.Operation]:
+    """Operations from `stops` (left out) to the cut, as far as a derivative goes."""
+    ends = {tensor.op.name for tensor in stops}
+    order, stack, seen = [], [cut.op], {cut.op.name}
+    while stack:
+        operation = stack.pop()
+        if operation.name in ends or operation.type in ("StopGradient", "PreventGradient"):
+            continue
+        order.append(operation)
+        for tensor in operation.inputs:
+            if tensor.op.name not in seen:
+                seen.add(tensor.op.name)
+                stack.append(tensor.op)
+    return order
+
+
+def _normalisation(operation: tf.Operation) -> tuple[tf.Tensor, int] | None:
+    """What this operation normalises, and along which axis; None for any other operation."""
+    if operation.type in ("Softmax", "LogSoftmax"):
+        return operation.inputs[0], operation.inputs[0].shape.rank - 1
+    if operation.type not in ("RealDiv", "Div", "DivNoNan", "Mul", "Sub"):
+        return None
+    for whole, part in (operation.inputs, tuple(operation.inputs)[::-1])[: 2 if operation.type == "Mul" else 1]:
+        total = _bare(part)
+        if operation.type == "Mul":
+            total = _bare(total.op.inputs[0]) if total.op.type == "Rsqrt" else None
+        elif operation.type == "Sub":
+            total = _bare(total.op.inputs[0]) if total.op.type == "Log" else None
+        elif total.op.type in ("Sqrt", "Exp"):
+            total = _bare(total.op.inputs[0])
+        if total is None or total.op.type != "Sum" or not total.op.get_attr("keep_dims"):
+            continue
+        summed, axes = total.op.inputs[0], tf.get_static_value(total.op.inputs[1])
+        if axes is None or np.size(axes) != 1 or not _made_of(summed, whole):
+            continue
+        return _inner(whole), int(np.reshape(axes, ())) % whole.shape.rank
+    return None
+
+
+def _bare(tensor: tf.Tensor) -> tf.Tensor:
+    """Without what only keeps a sum from being zero, or moves it by a number that is held fixed."""
+    while True:
+        operation = tensor.op
+        if operation.type in ("Identity", "Cast"):
+            tensor = operation.inputs[0]
+            continue
+        if operation.type in ("Maximum", "Minimum", "AddV2", "Add"):
+            free = [t for t in operation.inputs if tf.get_static_value(t) is None and not _held(t)]
+            if len(free) == 1:
+                tensor = free[0]
+                continue
+        return tensor
+
+
+def _held(tensor: tf.Tensor) -> bool:
+    while tensor.op.type in ("Identity", "Reshape", "Cast"):
+        tensor = tensor.op.inputs[0]
+    return tensor.op.type == "StopGradient"
+
+
+def _inner(tensor: tf.Tensor) -> tf.Tensor:
+    return tensor.op.inputs[0] if tensor.op.type == "Exp" else tensor
+
+
+def _made_of(summed: tf.Tensor, whole: tf.Tensor) -> bool:
+    """Is what was summed the tensor itself, or its squares, absolute values or exponentials?"""
+    if summed is whole:
+        return True
+    operation = summed.op
+    if operation.type in ("Square", "Abs", "Exp", "Mul", "Sub"):
+        free = [t for t in operation.inputs if not _held(t)]
+        return bool(free) and all(t is whole or _made_of(t, whole) or t is _inner(whole) for t in free)
+    return False
+
+
+def _same_grid(tensor: tf.Tensor, points: dict) -> tuple[Point | None, tuple[int, ...]]:
+    """The point that this tensor is, elementwise, but for the order of its axes."""
+    permutation = tuple(range(tensor.shape.rank or 0))
+    while tensor.ref() not in points:
+        operation = tensor.op
+        same = [t for t in operation.inputs if t.dtype.is_floating and t.shape.rank == tensor.shape.rank]
+        if operation.type == "Transpose":
+            order = tf.get_static_value(operation.inputs[1])
+            if order is None:
+                return None, ()
+            permutation = tuple(int(order[k]) for k in permutation)
+            tensor = operation.inputs[0]
+        elif operation.type in _ELEMENTWISE:
+            moving = [t for t in same if t.shape == tensor.shape and tf.get_static_value(t) is None and not _held(t)]
+            if len(moving) != 1:
+                return None, ()
+            tensor = moving[0]
+        else:
+            return None, ()
+    return points[tensor.ref()], permutation
+
+
+def _moves_by_data(trace: Trace, cut: tf.Tensor, points: Sequence[tf.Tensor]) -> bool:
+    """Does a position in the cut depend on what the data are: on indices read off them, or on their order?"""
+    by_value = {tensor.ref() for tensor in (*trace.feeds, *points)}
+    for operation in ancestors([cut]):
+        if operation.type not in ("Shape", "Size", "Rank", "ZerosLike", "OnesLike") and any(
+            tensor.ref() in by_value for tensor in operation.inputs
+        ):
+            by_value.update(out.ref() for out in operation.outputs)
+    for operation in _between(cut, points):
+        if operation.type in ("TopKV2", "TopK", "Max", "Min", "MaxPool", "SegmentMax", "UnsortedSegmentMax"):
+            return True
+        floats = any(t.dtype.is_floating and t.ref() in by_value for t in operation.inputs)
+        indices = any(t.dtype.is_integer and t.ref() in by_value for t in operation.inputs)
+        if floats and indices and any(out.dtype.is_floating for out in operation.outputs):
+            return True
+    return False
+
+
+def _finite(leaf: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The array without what is not a number."""
+    if leaf.dtype.kind != "f" or np.isfinite(leaf).all():
+        return leaf
+    return np.where(np.isfinite(leaf), leaf, random.uniform(0.1, 0.9, leaf.shape)).astype(leaf.dtype)
+
+
+def _other(leaf: np.ndarray, classes: int, random: np.random.Generator) -> np.ndarray:
+    """Arbitrary numbers in place of an array of floats, arbitrary classes in place of whole numbers."""
+    if leaf.dtype.kind == "f":
+        return random.uniform(0.1, 0.9, leaf.shape).astype(leaf.dtype)
+    if leaf.dtype.kind in "iu" and leaf.size and leaf.min() >= 0:
+        return random.integers(0, max(classes, int(leaf.max()) + 1), leaf.shape).astype(leaf.dtype)
+    return leaf
