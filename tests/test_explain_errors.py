@@ -99,7 +99,40 @@ BAD = {
         lambda: lossviz.explain(mse(), np.array([[None] * 4] * 6), Y),
         ["x is not an array of numbers", "dtype object"],
     ),
+    "x has numbers that Keras has not": (
+        lambda: lossviz.lint(mse(), X.astype(np.longdouble), Y),
+        ["x has dtype float", "which Keras does not know", 'x.astype("float32")'],
+    ),
+    "no weights": (
+        lambda: lossviz.explain(mse(), X, Y, np.ones((6, 0)), batch_size=1),
+        ["sample_weight has shape (6, 0), so it holds no weight", "shape (6,)"],
+    ),
     # y
+    "y is text": (
+        lambda: lossviz.explain(mse(), X, np.array(["cat"] * 6)),
+        ["y holds text, such as 'cat', and a loss takes numbers", "np.unique(y, return_inverse=True)[1]"],
+    ),
+    "y is bytes": (lambda: lossviz.lint(mse(), X, [b"cat"] * 6), ["y holds text, such as"]),
+    "y is text, in batches": (
+        lambda: lossviz.explain(mse(), X, ["a"] * 6, batch_size=2),
+        ["y holds text, such as 'a'"],
+    ),
+    "y holds objects": (
+        lambda: lossviz.find_nonfinite(mse(), X, np.array([{}] * 6)),
+        ["y is not an array of numbers (dtype object; it holds a value of type dict)", "their integers"],
+    ),
+    "y is dates": (
+        lambda: lossviz.explain(mse(), X, np.array(["2020-01-01"] * 6, "datetime64[D]")),
+        ["y has dtype datetime64[D], which Keras does not know", "np.timedelta64(1, 'D')"],
+    ),
+    "y is a record": (
+        lambda: lossviz.explain(mse(), X, np.zeros(6, [("a", "f4")])),
+        ["which Keras does not know", "y['a']"],
+    ),
+    "y_true is text": (
+        lambda: lossviz.explain_loss("mse", np.array([["a"]]), np.ones((1, 1))),
+        ["y_true holds text, such as 'a'"],
+    ),
     "y is missing": (lambda: lossviz.explain(mse(), X), ["y is missing", "o (6, 3)", "explain(model, x, y)"]),
     "y has other samples": (
         lambda: lossviz.explain(mse(), X, targets(5, 3)),

@@ -45,13 +45,43 @@ def array(name: str, value: Any) -> np.ndarray | None:
         result = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} cannot be made into one array: {error}. Pass a NumPy array or a tensor.") from error
-    if result.dtype == object and not all(isinstance(entry, str | bytes) for entry in result.flat):
-        raise ValueError(f"{name} is not an array of numbers (dtype object). Pass a NumPy array or a tensor.")
+    if result.dtype.kind in "USO" and result.size:
+        _check_texts(name, result)
+    elif result.dtype.kind not in "USO":
+        _check_numbers(name, result)
     if result.dtype == np.float64:
         result = result.astype(keras.config.floatx())
     if result.dtype.kind in "US":
         result = result.astype(object)
     return result
+
+
+def _check_texts(name: str, values: np.ndarray) -> None:
+    """Raise ValueError unless these are texts and inputs: a model may look them up in a vocabulary, a loss may not."""
+    example = next(iter(values.flat))
+    if not all(isinstance(entry, str | bytes) for entry in values.flat):
+        raise ValueError(
+            f"{name} is not an array of numbers (dtype object; it holds a value of type {type(example).__name__}). "
+            "Pass a NumPy array or a tensor of numbers; for classes their integers."
+        )
+    if name != "x":
+        raise ValueError(
+            f"{name} holds text, such as {str(example)!r:.60}, and a loss takes numbers. Pass an integer for each "
+            f"class, as np.unique({name}, return_inverse=True)[1] gives them."
+        )
+
+
+def _check_numbers(name: str, values: np.ndarray) -> None:
+    """Raise ValueError where Keras has no such numbers."""
+    try:
+        keras.backend.standardize_dtype(values.dtype)
+    except (ValueError, TypeError):
+        way_out = f'Pass {name}.astype("float32").'
+        if values.dtype.kind in "mM":
+            way_out = "Pass numbers, such as days: (dates - dates.min()) / np.timedelta64(1, 'D')."
+        elif values.dtype.names:
+            way_out = f"Pass one array of numbers, such as {name}[{values.dtype.names[0]!r}]."
+        raise ValueError(f"{name} has dtype {values.dtype}, which Keras does not know. {way_out}") from None
 
 
 def structure(name: str, value: Any) -> Any:
@@ -76,6 +106,11 @@ def batch(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
                 continue
             if leaf.ndim == 0:
                 raise ValueError(f"{name} holds a single number; it needs one entry a sample: shape (batch, ...).")
+            if name == "sample_weight" and leaf.size == 0 and leaf.shape[0]:
+                raise ValueError(
+                    f"sample_weight has shape {leaf.shape}, so it holds no weight. Pass one weight per sample, shape "
+                    f"({leaf.shape[0]},), or one per position."
+                )
             sizes.setdefault(name, leaf.shape[0])
             if leaf.shape[0] != sizes["x"]:
                 raise ValueError(
