@@ -14,7 +14,7 @@ from lossviz.rules.rule import Faults, rule
 from lossviz.rules.words import n
 
 
-@rule("labels-range", "ignore_class")
+@rule("labels-range", "debugging")
 def labels_range(case: Case) -> Faults:
     """Labels that the predictions have no place for."""
     for entry in case.crossentropies:
@@ -120,7 +120,7 @@ def _counts(case: Case, out: Output, shape: tuple[int, ...]) -> np.ndarray:
     return counts
 
 
-@rule("fp16-overflow", "progress_bar")
+@rule("fp16-overflow", "gpu")
 def fp16_overflow(case: Case) -> Faults:
     """A number grew beyond 65504, the largest that half precision holds."""
     if case.report is None or math.isfinite(case.report.reported):
