@@ -47,9 +47,10 @@ def explain(
         class_weight: `{class: weight}`, as for `model.fit`; not together with `sample_weight`.
         training: run the forward pass in training mode (dropout, batch statistics).
         axes: names of the axes of the predictions. Default: `batch, ..., class`, for rank 4
-            `("batch", "row", "col", "class")`. For models with several outputs a dictionary by output name, or
+            `("batch", "row", "col", "class")`; where the loss says that its classes are on another axis (`axis=1`),
+            "class" is there. The one called "class", else the last, holds the classes. For models with several outputs a dictionary by output name, or
             one tuple for all outputs of that rank.
-        class_names: what the positions along the last axis are called; a dictionary by output name, or one
+        class_names: what the positions along the class axis are called; a dictionary by output name, or one
             sequence for all outputs with that many classes. Default: 0, 1, 2, ...
         max_elements: arrays with more elements are kept summed over their largest axes (the part's note says
             so), which leaves `by` for the remaining axes.
@@ -66,6 +67,9 @@ def explain(
         parts of a batch have summed to what Keras returned, later batches of the same shapes are run once: their
         number is what `compute_loss` gave in the run that the parts come from, until something in the model changes.
         `report.source` says which of these it is.
+
+    Calls from several threads run one after the other: while a model is traced, TensorFlow and Keras are switched in
+    the whole process.
 
     Whole data sets: with `batch_size` or a data set the report explains what `model.evaluate` returns: the mean of
     the batches' losses, each weighted by its samples. The batches are read once, one after the other, and none is
