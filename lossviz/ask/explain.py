@@ -48,7 +48,8 @@ def explain(
         training: run the forward pass in training mode (dropout, batch statistics).
         axes: names of the axes of the predictions. Default: `batch, ..., class`, for rank 4
             `("batch", "row", "col", "class")`; where the loss says that its classes are on another axis (`axis=1`),
-            "class" is there. The one called "class", else the last, holds the classes. For models with several outputs a dictionary by output name, or
+            "class" is there. The one called "class", else the last, holds the classes.
+            For models with several outputs a dictionary by output name, or
             one tuple for all outputs of that rank.
         class_names: what the positions along the class axis are called; a dictionary by output name, or one
             sequence for all outputs with that many classes. Default: 0, 1, 2, ...
