@@ -55,8 +55,8 @@ class Part:
 
     `elements` and `contributions` have one dimension per name in `axes` (float64; the sum of
     `contributions` is this part's share of the printed loss). A name of the prediction's axes stands where each share
-    was proven to depend on the prediction at one position of that axis and at no other; it is filed under that position. A
-    dimension called `axis0`, `axis1`, ... has no such meaning. `labels` holds, per axis, what its positions
+    was proven to depend on the prediction at one position of that axis and at no other; it is filed under that
+    position. A dimension called `axis0`, `axis1`, ... has no such meaning. `labels` holds, per axis, what its positions
     are called. `true_class`, where the targets are classes, holds the true class of each position and
     `true_class_axes` names its dimensions. `sums` holds what a ratio is made of, summed over
     everything but `axes`: its numerator and denominator, and TP, FP, FN of y_true and y_pred as they were passed.
