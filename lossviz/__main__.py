@@ -41,8 +41,8 @@ data.npz      arrays, as np.savez("data.npz", x=x, y=y, sample_weight=weights) w
               "versions", "notes", "findings", and "terms", each with "name", "kind", "value", "loss_weight",
               "contribution", "exactness", "note" and "parts", in which "by" maps an axis to pairs [label, share].
               Of lint: "schema" ("lossviz.findings.v1") and "findings", each with "rule", "where", "sentence", "fix",
-              "page", "since", "until", "severity" and "tried". Later versions may add keys. Where JSON has no
-              number for a value, it is one of the strings "NaN", "Infinity", "-Infinity".
+              "page", "since", "until", "severity". Later versions may add keys. Where JSON has no number for a
+              value, it is one of the strings "NaN", "Infinity", "-Infinity".
 
 exit code     0: all is well. 1: explain found parts that do not add up, or lint found an error or a warning. 2: a
               file, an argument or stdout cannot be used, or lossviz itself is at fault; one line on stderr says why.

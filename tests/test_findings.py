@@ -186,6 +186,37 @@ def last(function, loss, units=2):
     return compiled(keras.Model(x, layers.Identity(name="o")(function(hidden))), loss)
 
 
+def named(loss_weights):
+    """Two outputs in a dictionary, not in the order of the alphabet."""
+    x = keras.Input((1,))
+    outputs = {name: layers.Identity(name=name)(x) for name in ("zeta", "alpha")}
+    return compiled(keras.Model(x, outputs), {"zeta": "mae", "alpha": "mae"}, loss_weights=loss_weights)
+
+
+class Tracking(keras.Model):
+    """Has a metric named "loss" that only a train_step of its own would update."""
+
+    def __init__(self):
+        super().__init__()
+        self.tracker = keras.metrics.Mean(name="loss")
+
+    def call(self, x):
+        return x
+
+    @property
+    def metrics(self):
+        return [self.tracker]
+
+
+TRUE = np.zeros((2, 4, 4, 1))
+TRUE[:, 0, 0] = 1
+FOUND = TRUE.copy()
+FOUND[:, 1, :3] = 1
+LABELS3 = np.zeros((2, 8, 8), int)
+LABELS3[:, 2:4, 2:4], LABELS3[:, 6, 6] = 1, 2
+OBJECTS3, NOTHING = np.eye(3)[LABELS3], np.eye(3)[0 * LABELS3]
+
+
 # rule, where, model, (x, y, sample_weight, class_weight), numbers of the sentence
 FIRES = {
     "weights of samples on steps": (
@@ -482,6 +513,73 @@ FIRES = {
         "unbounded-output", "o", lambda: dense(2, loss="kl_divergence", kernel="zeros", bias=0.5),
         (COLUMN, ROWS[:2]), lambda: [0.5],
     ),
+    "softplus of a sigmoid": (
+        "double-activation", "o",
+        lambda: identity(1, activation="sigmoid", loss=lambda y, p: ops.mean(ops.softplus(p) - p * y, -1)),
+        (COLUMN, A([0, 1])),
+        lambda: [binary_crossentropy(A([0, 1]), sigmoid(sigmoid(COLUMN[:, 0]))),
+                 binary_crossentropy(A([0, 1]), sigmoid(COLUMN[:, 0]))],
+    ),
+    "the stable formula of a sigmoid": (
+        "double-activation", "o",
+        lambda: identity(
+            1, activation="sigmoid",
+            loss=lambda y, p: ops.mean(ops.relu(p) - p * y + ops.log1p(ops.exp(-ops.abs(p))), -1),
+        ),
+        (COLUMN, A([0, 1])), lambda: [binary_crossentropy(A([0, 1]), sigmoid(sigmoid(COLUMN[:, 0])))],
+    ),
+    "a divergence of sigmoids": (
+        "unnormalised", "o", lambda: identity(2, activation="sigmoid", loss="kl_divergence"), (Z, ROWS),
+        lambda: [sigmoid(Z).sum(-1).min(), sigmoid(Z).sum(-1).max()],
+    ),
+    "a divergence from counts": (
+        "kl-targets", "o", lambda: identity(2, activation="softmax", loss="kl_divergence"), (Z, 10 * ROWS),
+        lambda: [10],
+    ),
+    "times in seconds": (
+        "float32-targets", "y", lambda: identity(1, loss="mae"), (COLUMN, 1.7e9 + A([[0.0], [30]])), lambda: [30, 15],
+    ),
+    "labels filled up with -1": (
+        "ctc", "o", lambda: identity(6, 4, loss=keras.losses.CTC()),
+        (np.zeros((1, 6, 4)), A([[1, 2, -1]])), lambda: [1, 0],
+    ),
+    "more labels than steps": (
+        "ctc", "o", lambda: identity(2, 4, loss=keras.losses.CTC()), (np.zeros((1, 2, 4)), A([[1, 1, 2]])),
+        lambda: [1, 2, 0, 4],
+    ),
+    "loss weights in a list": (
+        "loss-weights-order", "loss_weights", lambda: named([10.0, 1.0]),
+        (COLUMN, {"zeta": COLUMN, "alpha": COLUMN}), lambda: [10, 1],
+    ),
+    "loss weights under other names": (
+        "loss-weights-order", "loss_weights", lambda: named({"one": 10.0, "two": 1.0}),
+        (COLUMN, {"zeta": COLUMN, "alpha": COLUMN}), lambda: [10, 1],
+    ),
+    "a smoothing of 5": (
+        "option-range", "o",
+        lambda: identity(1, activation="sigmoid", loss=keras.losses.BinaryCrossentropy(label_smoothing=5.0)),
+        (COLUMN, A([0, 1])), lambda: [],
+    ),
+    "a metric named loss": (
+        "metric-named-loss", "Mean", lambda: compiled(Tracking(), "mse"), (COLUMN, 0 * COLUMN), lambda: [0, 2.5],
+    ),
+    "Keras's Tversky": (
+        "tversky-swapped", "o",
+        lambda: identity(4, 4, 1, loss=keras.losses.Tversky(alpha=0.9, beta=0.1, axis=(1, 2, 3))),
+        (FOUND, TRUE), lambda: [0.9, 0.1, 1 - 1 / (1 + 0.1 * 3), 1 - 1 / (1 + 0.9 * 3)],
+    ),
+    "alpha without balancing": (
+        "unused-option", "o",
+        lambda: identity(1, activation="sigmoid", loss=keras.losses.BinaryFocalCrossentropy(alpha=0.9)),
+        (COLUMN, A([0, 1])), lambda: [],
+    ),
+    "objects that nothing finds": (
+        "dice-background", "o", lambda: identity(8, 8, 3, loss=keras.losses.Dice(axis=(1, 2, 3))),
+        (NOTHING, OBJECTS3), lambda: [1 - 2 * 59 / 128, 1 - 2 * 59 / 123, 1],
+    ),
+    "labels as numbers": (
+        "class-labels", "o", lambda: dense(), (np.ones((12, 1)), A([0, 1, 2] * 4)), lambda: [0, 2],
+    ),
 }  # fmt: skip
 
 # rule, model, the same arguments: it must not speak up for these
@@ -640,6 +738,51 @@ NEAR = {
     "logits": (
         "unbounded-output", lambda: dense(loss=keras.losses.BinaryCrossentropy(from_logits=True)), (COLUMN, A([0, 1])),
     ),
+    "softplus of logits": (
+        "double-activation", lambda: identity(1, loss=lambda y, p: ops.mean(ops.softplus(p) - p * y, -1)),
+        (COLUMN, A([0, 1])),
+    ),
+    "softplus of a difference of sigmoids": (
+        "double-activation",
+        lambda: identity(2, activation="sigmoid", loss=lambda y, p: ops.softplus(p[:, 0] - p[:, 1])), (Z, ROWS),
+    ),
+    "a divergence of distributions": (
+        "kl-targets", lambda: identity(2, activation="softmax", loss="kl_divergence"), (Z, ROWS),
+    ),
+    "years": ("float32-targets", lambda: identity(1, loss="mae"), (COLUMN, A([[1999.0], [2024]]))),
+    "labels filled up with 0": (
+        "ctc", lambda: identity(6, 4, loss=keras.losses.CTC()), (np.zeros((1, 6, 4)), A([[1, 2, 0]])),
+    ),
+    "loss weights by name": (
+        "loss-weights-order", lambda: named({"zeta": 10.0, "alpha": 1.0}),
+        (COLUMN, {"zeta": COLUMN, "alpha": COLUMN}),
+    ),
+    "a smoothing of a tenth": (
+        "option-range",
+        lambda: identity(1, activation="sigmoid", loss=keras.losses.BinaryCrossentropy(label_smoothing=0.1)),
+        (COLUMN, A([0, 1])),
+    ),
+    "Keras's own loss metric": ("metric-named-loss", lambda: identity(1, loss="mse"), (COLUMN, COLUMN)),
+    "equal prices": (
+        "tversky-swapped", lambda: identity(4, 4, 1, loss=keras.losses.Tversky(axis=(1, 2, 3))), (FOUND, TRUE),
+    ),
+    "alpha with balancing": (
+        "unused-option",
+        lambda: identity(
+            1, activation="sigmoid", loss=keras.losses.BinaryFocalCrossentropy(alpha=0.9, apply_class_balancing=True)
+        ),
+        (COLUMN, A([0, 1])),
+    ),
+    "a Dice of each class": (
+        "dice-background", lambda: identity(8, 8, 3, loss=keras.losses.Dice(axis=(1, 2))), (NOTHING, OBJECTS3),
+    ),
+    "objects that are found": (
+        "dice-background", lambda: identity(8, 8, 3, loss=keras.losses.Dice(axis=(1, 2, 3))), (OBJECTS3, OBJECTS3),
+    ),
+    "a Brier score": (
+        "class-labels", lambda: dense(activation="sigmoid"), (np.ones((12, 1)), A([0, 1] * 6)),
+    ),
+    "numbers with gaps": ("class-labels", lambda: dense(), (np.ones((12, 1)), A([0, 5, 9] * 4))),
 }  # fmt: skip
 
 
@@ -700,6 +843,54 @@ def test_batches_of_one_size(size):
     assert lint(two(["mse", "mae"]), A([[1.0], [1.0], [2.0]]), [np.zeros((3, 1))] * 2, batch_size=size) == ()
 
 
+def test_a_batch_that_is_not_finite():
+    """The last of 33 samples alone has no spread to divide by."""
+
+    def unexplained(y, p):
+        return ops.sum(ops.square(y - p)) / ops.sum(ops.square(y - ops.mean(y)))
+
+    x = np.arange(33.0)[:, None]
+    model = identity(1, loss=unexplained)
+    (finding,) = [f for f in lint(model, x, x + 1, batch_size=32) if f.rule == "nonfinite-batch"]
+    assert numbers(finding.sentence)[:4] == [33, 32, 1, 1] and "inf" in finding.sentence
+    assert model.evaluate(x, x + 1, verbose=0) == np.inf
+    assert "nonfinite-batch" not in [f.rule for f in lint(model, x, x + 1, batch_size=11)]
+
+
+def test_accumulated_steps():
+    """1.56 times, as the step itself shows (tested by fit, from weight 0)."""
+    x = A([[1.0, 1, 1, 1]] * 2 + [[2.0, 9, 9, 9]] * 2)[..., None]
+
+    def model(steps):
+        entry = keras.Input((4, 1))
+        last = layers.Dense(1, use_bias=False, kernel_initializer="zeros")(layers.Masking(9.0)(entry))
+        return compiled(
+            keras.Model(entry, last), "mse", optimizer=keras.optimizers.SGD(1e-3, gradient_accumulation_steps=steps)
+        )
+
+    found = [f for f in lint(model(2), x, 2 * x, batch_size=2) if f.rule == "accumulation"]
+    weights = []
+    for steps, size in ((None, 4), (2, 2)):
+        trained = model(steps)
+        trained.fit(x, 2 * x, batch_size=size, epochs=1, shuffle=False, verbose=0)
+        weights.append(float(trained.get_weights()[0].squeeze()))
+    assert numbers(found[0].sentence)[-1] == pytest.approx(weights[1] / weights[0], rel=5e-3)
+    assert not [f for f in lint(model(2), x[[0, 2, 1, 3]], 2 * x, batch_size=2) if f.rule == "accumulation"]
+    assert not [f for f in lint(model(None), x, 2 * x, batch_size=2) if f.rule == "accumulation"]
+
+
+def test_a_way_out_says_where_it_changes_the_number():
+    def over_what_counts(y, p):
+        counts = ops.cast(y != 0, "float32")
+        return ops.sum(ops.square(y - p) * counts) / ops.sum(counts)
+
+    y = A([[1.0, 2.0], [3.0, 0.0]])
+    (finding,) = lint(identity(2, loss=over_what_counts), 0 * y, y)
+    assert finding.severity == "hint" and "That changes the number here" in finding.fix and "5.75" in finding.fix
+    (finding,) = lint(identity(2, loss=scalar), 0 * y, y)
+    assert "changes" not in finding.fix
+
+
 def test_a_scalar_under_a_strategy():
     """On two logical processors, in a process of its own: they must be made before TensorFlow starts."""
     code = """
@@ -724,7 +915,7 @@ def test_a_scalar_under_a_strategy():
 
 
 def test_every_rule_has_both():
-    apart = {"short-last-batch", "strategy-scalar"}  # with tests of their own, above
+    apart = {"short-last-batch", "strategy-scalar", "nonfinite-batch", "accumulation"}  # with tests of their own, above
     assert {case[0] for case in FIRES.values()} | apart == set(RULES)
     assert {case[0] for case in NEAR.values()} | apart == set(RULES)
 

@@ -49,6 +49,7 @@ def explain_batch(
 ) -> Report:
     """`explain` for one batch. With `begin`, which is called with what was traced, the number reported is that of
     `compute_loss` in it: the caller asks Keras."""
+    given = y
     x, y, sample_weight, word = checks.weighted_batch(x, y, sample_weight, class_weight)
     errors = partial(checks.model_errors, model, x, y, sample_weight)
     with errors():
@@ -71,7 +72,8 @@ def explain_batch(
         named, labels = checks.names(*predicted, axes, class_names, _class_axes(traced))
         notes = _model_notes(model, traced)
         source = "test_on_batch" if _keras.tests_plainly(model) else "evaluate"
-        about = {"model": model, "x": x, "y": y, "class_weight": class_weight, "batches_of": batches_of}
+        about = {"model": model, "x": x, "y": y, "given": given}
+        about |= {"class_weight": class_weight, "batches_of": batches_of}
         decomposition = decompose(planned, leaves, values)
         report = _report(decomposition, reported, source, notes, named, labels, max_elements, about)
         if report.adds_up and reported is not None:

@@ -542,6 +542,22 @@ def _replaced_crossentropies(replacement: Callable) -> Iterator[None]:
             setattr(backend.nn, name, originals[kind])
 
 
+def options_of(loss) -> dict:
+    """The options that a loss of Keras hands to its function."""
+    return dict(getattr(loss, "_fn_kwargs", None) or {})
+
+
+def declared_losses(model: keras.Model) -> tuple:
+    """`loss` and `loss_weights` as they were given to `compile`."""
+    compiled = compiled_loss(model)
+    return (None, None) if compiled is None else (compiled._user_loss, compiled._user_loss_weights)
+
+
+def other_metrics(model: keras.Model) -> list:
+    """The metrics of a model but for Keras's own mean of the loss."""
+    return [metric for metric in model.metrics if metric is not model._loss_tracker]
+
+
 def mask_of(tensor):
     """The Keras mask of a tensor, or None."""
     return backend.get_keras_mask(tensor)

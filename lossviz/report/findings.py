@@ -22,7 +22,7 @@ class Finding:
     of the book that explains it. `since` and `until` are the first and the last version of Keras that behave so,
     as far as they are known: empty where the rule does not depend on the version, or where the newest version that
     was tried still does. `severity` is "error" (the number or the training is wrong), "warning" (it is likely to be) or
-    "hint" (right as it stands, if it is meant). `tried` says what came of the fix, with `lint(try_fixes=True)`.
+    "hint" (right as it stands, if it is meant).
     """
 
     rule: str
@@ -33,7 +33,6 @@ class Finding:
     since: str = ""
     until: str = ""
     severity: str = "error"
-    tried: str = ""
 
     @property
     def versions(self) -> str:
@@ -47,5 +46,4 @@ class Finding:
     def __str__(self) -> str:
         versions = f" ({self.versions})" if self.versions else ""
         lines = [f"{self.severity}: {self.rule}: {self.where}: {self.sentence}{versions}", f"Fix: {self.fix}"]
-        lines += [f"Tried: {self.tried}"] if self.tried else []
         return "\n".join(map(clean, lines))

@@ -156,8 +156,7 @@ def _finding(finding: Finding) -> list[str]:
     return [
         f'<div class="t f"><p class="w"><b>{escape(f.finding_title(finding))}</b></p>',
         f"<p>{_safe(finding.sentence)}</p>",
-        f"<p><b>Fix:</b> {_safe(finding.fix)}</p>",
-        f"<p><b>Tried:</b> {_safe(finding.tried)}</p></div>" if finding.tried else "</div>",
+        f"<p><b>Fix:</b> {_safe(finding.fix)}</p></div>",
     ]
 
 

@@ -48,7 +48,6 @@ def _finding(finding: Finding) -> list[str]:
         *_wrap(f.finding_title(finding), "", 4),
         *_wrap(f.clean(finding.sentence), "  ", 0),
         *_wrap(f"Fix: {f.clean(finding.fix)}", "  ", 5),
-        *(_wrap(f"Tried: {f.clean(finding.tried)}", "  ", 7) if finding.tried else []),
     ]
 
 

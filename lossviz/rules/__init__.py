@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lossviz.report.findings import Finding
-from lossviz.rules import activations, classes, reach, shapes, training, values, weights
+from lossviz.rules import activations, classes, options, reach, shapes, training, values, weights
 from lossviz.rules.evidence import Case
 from lossviz.rules.rule import Rule
 from lossviz.rules.training import of_epoch
@@ -38,7 +38,18 @@ RULES: dict[str, Rule] = {
         activations.unbounded_output,
         reach.out_of_reach,
         values.labels_range,
+        values.kl_targets,
+        values.float32_targets,
+        options.ctc,
+        options.loss_weights_order,
+        options.option_range,
+        training.nonfinite_batch,
+        training.accumulation,
+        options.metric_named_loss,
+        options.tversky_swapped,
+        options.unused_option,
         values.mape_zeros,
+        classes.dice_background,
         classes.dice_batch,
         classes.imbalance,
         shapes.vector_add_loss,
@@ -47,6 +58,7 @@ RULES: dict[str, Rule] = {
         training.short_last_batch,
         values.fp16_overflow,
         shapes.strategy_scalar,
+        values.class_labels,
     )
 }
 

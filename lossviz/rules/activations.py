@@ -82,6 +82,9 @@ def _twice(case: Case) -> Iterator[tuple[str, str, str, tf.Tensor]]:
             outer = "Sigmoid"
         elif operation.type in ("Softmax", "Sigmoid") and operation.name not in forward:
             outer = operation.type
+        elif operation.type in ("Softplus", "Log1p") and operation.name not in forward:
+            yield from _logistic(case, operation)
+            continue
         else:
             continue
         chain = evidence.squashes(operation.inputs[0]) or _squashed_by_hand(case, operation.inputs[0], outer)
@@ -89,6 +92,22 @@ def _twice(case: Case) -> Iterator[tuple[str, str, str, tf.Tensor]]:
             inner, tensor = chain[0]
             name = next((out.name for out in case.outputs if tensor.op in case.operations(out)), "compute_loss")
             yield name, outer, inner, tensor
+
+
+def _logistic(case: Case, operation: tf.Operation) -> Iterator[tuple[str, str, str, tf.Tensor]]:
+    """`softplus(p)` and `log1p(exp(-abs(p)))` are the logarithm of a sigmoid of p: is p one already?"""
+    tensor = operation.inputs[0]
+    if operation.type == "Log1p":
+        for kind in ("Exp", "Neg", "Abs"):
+            if tensor.op.type != kind:
+                return
+            tensor = tensor.op.inputs[0]
+    elif tensor.op.type == "Neg":
+        tensor = tensor.op.inputs[0]
+    chain = evidence.squashes(tensor)
+    if chain and chain[0][0] == "Sigmoid":
+        name = next((out.name for out in case.outputs if operation in case.operations(out)), "compute_loss")
+        yield name, "Sigmoid", "Sigmoid", chain[0][1]
 
 
 def _squashed_by_hand(case: Case, tensor: tf.Tensor, outer: str) -> list[tuple[str, tf.Tensor]]:

@@ -37,6 +37,33 @@ def dice_batch(case: Case) -> Faults:
         )
 
 
+@rule("dice-background", "ratios", severity="warning")
+def dice_background(case: Case) -> Faults:
+    """A Dice over several classes at once: the background hides that no object is found."""
+    for out in case.outputs:
+        if not evidence.is_ratio(out) or out.loss is None or out.tensor is None:
+            continue
+        y_true, y_pred = case.all_values([out.y_true, out.y_pred])
+        if y_true.shape != y_pred.shape or y_true.ndim < 3 or not 2 <= y_true.shape[-1] <= 64:
+            continue
+        if not np.all((y_true == 0) | (y_true == 1)) or not np.all(y_true.sum(-1) == 1):
+            continue
+        present = [c for c in range(y_true.shape[-1]) if np.any(y_true[..., c])]
+        own = {c: case.call(out, y_true[..., c : c + 1], y_pred[..., c : c + 1]) for c in present}
+        lost = [c for c in present if own[c] >= 0.9]
+        whole = case.call(out)
+        if not lost or not evidence.finite(whole, *own.values()) or whole > 0.5 * np.mean(list(own.values())):
+            continue
+        each = ", ".join(f"{n(value)} of class {c}" for c, value in own.items())
+        yield (
+            out.name,
+            f"the classes are added up before the quotient, and the largest hides the others: the loss is {n(whole)}, "
+            f"and the classes' own are {each}.",
+            f"Take the quotient of each class: keras.losses.Dice(axis={tuple(range(1, y_true.ndim - 1))}), or leave "
+            "the background out of y and of the predictions.",
+        )
+
+
 @rule("imbalance", "one_number", severity="hint")
 def imbalance(case: Case) -> Faults:
     """A rare class that is not found, or could be lost unseen: the mean hides it."""

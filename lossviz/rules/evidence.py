@@ -71,6 +71,7 @@ class Case:
     model: keras.Model | None = None
     x: Any = None
     y: Any = None
+    given: Any = None  # y as it was before Keras's dtype
     class_weight: Mapping[int, float] | None = None
     weight_word: str = "sample_weight"
     has_sample_weight: bool = False

@@ -45,12 +45,18 @@ def scalar_loss(case: Case) -> Faults:
             text += f"; the mask leaves {int(mask.sum())} of {mask.size} positions, and all of them count."
         else:
             text += ": no weight and no mask can reach a single sample, and under a strategy it counts twice or more."
-        yield (
-            out.name,
-            text,
-            "Return one value a sample (or step, or pixel): average the last axis only, "
-            "keras.ops.mean(..., axis=-1), and leave the rest to Keras.",
+        fix = (
+            "Return one value a sample (or step, or pixel): average the last axis only, keras.ops.mean(..., axis=-1), "
+            "and leave the rest to Keras."
         )
+        single = evidence.single(case, out)
+        if single is not None and np.isfinite(single.mean()) and not close(single.mean(), scalar):
+            fix += (
+                f" That changes the number here: the samples' own losses have the mean {n(float(single.mean()))}. To "
+                "keep it, if it is a mean over what counts: give the mask as sample_weight, of the shape of these "
+                "values, and compile with reduction='mean_with_sample_weight'."
+            )
+        yield out.name, text, fix, "error" if weighted or masked else "hint"
 
 
 @rule("broadcast", "custom_loss", since="3.0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -9,12 +10,14 @@ import numpy as np
 
 from lossviz.report.findings import Finding
 from lossviz.rules import evidence
-from lossviz.rules.evidence import Case, loss_name
+from lossviz.rules.evidence import Case, Output, loss_name
 from lossviz.rules.rule import Faults, rule
-from lossviz.rules.words import n
+from lossviz.rules.words import counted, n
 
 #: Two numbers that differ by less than this part of the larger are the same to a reader.
 _SAME = 1e-3
+#: A loss is called once a batch only where there are at most this many batches.
+_BATCHES = 64
 
 
 @rule("several-losses", "many_outputs", since="3.0")
@@ -67,13 +70,72 @@ def short_last_batch(case: Case) -> Faults:
     for out in case.outputs:
         if out.loss is None:
             continue
-        arrays = case.all_values([out.y_true, out.y_pred])
-        extra = [a if a is None or len(a) == count else None for a in case.weight_and_mask(out)]
-        losses = [
-            case.call(out, *(a[s : s + size] for a in arrays), *(None if a is None else a[s : s + size] for a in extra))
-            for s in starts
-        ]
-        yield from _short(out.name, losses, samples)
+        yield from _short(out.name, _of_batches(case, out, starts), samples)
+
+
+@rule("nonfinite-batch", "progress_bar")
+def nonfinite_batch(case: Case) -> Faults:
+    """A loss that is finite on all samples together and not on a batch that fit and evaluate make of them."""
+    starts = _starts(case)
+    if len(starts) < 2 or len(starts) > _BATCHES:
+        return
+    for out in case.outputs:
+        if out.loss is None or out.values is None or not out.is_custom or not math.isfinite(case.number(out)):
+            continue
+        losses = _of_batches(case, out, starts)
+        bad = [k for k, loss in enumerate(losses) if not math.isfinite(loss)]
+        if bad:
+            size, k = case.batches_of, bad[0]
+            samples = min(size, case.batch_size - starts[k])
+            yield (
+                out.name,
+                f"{case.batch_size} samples in batches of {size}: the loss of batch {k}, {counted(samples, 'sample')}, "
+                f"is {n(losses[k])}, and with it what evaluate prints. Of all samples together it is "
+                f"{n(case.number(out))}.",
+                "Keep what the loss divides by away from 0, add a small number to it, or choose a batch size that "
+                "leaves no short batch.",
+            )
+
+
+@rule("accumulation", "masks")
+def accumulation(case: Case) -> Faults:
+    """Accumulated gradients are a plain mean over batches, which may not be the gradient of one large batch."""
+    steps = getattr(getattr(case.model, "optimizer", None), "gradient_accumulation_steps", None)
+    starts = _starts(case)[: steps or 0]
+    if not steps or len(starts) < 2:
+        return
+    size, count = case.batches_of, min(case.batch_size, starts[-1] + case.batches_of)
+    for out in case.outputs:
+        if out.loss is None or out.reduction in ("sum", None):
+            continue
+        losses = _of_batches(case, out, starts)
+        whole, mean = _of_batches(case, out, [0], count)[0], float(np.mean(losses))
+        if not evidence.finite(whole, mean) or abs(mean - whole) <= _SAME * abs(whole):
+            continue
+        yield (
+            out.name,
+            f"over {len(starts)} batches of {size} samples the accumulated step follows the mean of their losses, "
+            f"{n(mean)}; the same {count} samples in one batch give {n(whole)}: {mean / whole:.3g} times.",
+            "Choose batches that count alike (as many unmasked steps or as much weight in each), or reduction='sum' "
+            "with weights that are divided by what all of them hold.",
+        )
+
+
+def _starts(case: Case) -> list[int]:
+    """Where the batches that fit makes of these samples begin."""
+    count, size = case.batch_size or 0, case.batches_of
+    return list(range(0, count, size)) if size and case.model is not None else []
+
+
+def _of_batches(case: Case, out: Output, starts: Sequence[int], size: int | None = None) -> list[float]:
+    """The output's loss of each batch."""
+    size = size or case.batches_of
+    arrays = case.all_values([out.y_true, out.y_pred])
+    extra = [a if a is None or len(a) == case.batch_size else None for a in case.weight_and_mask(out)]
+    return [
+        case.call(out, *(a[s : s + size] for a in arrays), *(None if a is None else a[s : s + size] for a in extra))
+        for s in starts
+    ]
 
 
 def of_epoch(model: keras.Model, losses: Mapping[str, Sequence[float]], samples: Sequence[int]) -> tuple[Finding, ...]:

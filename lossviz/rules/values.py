@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from lossviz.backend import keras_private as _keras
 from lossviz.rules import evidence
-from lossviz.rules.evidence import Case, Output
+from lossviz.rules.evidence import Case, Output, loss_name
 from lossviz.rules.rule import Faults, rule
 from lossviz.rules.words import n
 
@@ -157,3 +158,90 @@ def fp16_overflow(case: Case) -> Faults:
             "default).",
         )
         return
+
+
+@rule("float32-targets", "progress_bar")
+def float32_targets(case: Case) -> Faults:
+    """Targets that differ by less than float32 can tell apart, such as times in seconds."""
+    leaves = [leaf for leaf in keras.tree.flatten(case.given) if leaf is not None]
+    for number, leaf in enumerate(leaves):
+        y = np.asarray(leaf) if isinstance(leaf, (np.ndarray, list)) else None
+        if y is None or y.size < 2 or y.dtype not in (np.float64, np.int64, np.uint64, np.int32, np.uint32):
+            continue
+        wide, spread = y.astype(np.float64), float(np.std(y))
+        if not np.all(np.isfinite(wide)) or spread == 0 or keras.config.floatx() == "float64":
+            continue
+        moved = float(np.max(np.abs(wide.astype(np.float32).astype(np.float64) - wide)))
+        if moved <= 1e-3 * spread or not any(_compares(case, out, wide) for out in case.outputs):
+            continue
+        name = "y" if len(leaves) == 1 else f"y {number}"
+        yield (
+            name,
+            f"Keras computes in float32, which moves these targets by up to {n(moved)}: they lie near {n(wide.mean())} "
+            f"and differ among each other by {n(spread)} only.",
+            "Take away what they have in common before Keras sees them: y - y.mean(), divided by y.std(), in float64.",
+        )
+
+
+def _compares(case: Case, out: Output, y: np.ndarray) -> bool:
+    """Is this the target of the output, and a number and no label?"""
+    return out.y_true.shape.num_elements() == y.size == out.y_pred.shape.num_elements() and not any(
+        entry.kind == "sparse_categorical" and entry.owner == number
+        for number, other in enumerate(case.outputs)
+        if other is out
+        for entry in case.crossentropies
+    )
+
+
+#: Losses of Keras for numbers.
+_REGRESSION = {
+    "mean_squared_error", "mean_absolute_error", "huber", "log_cosh", "mean_squared_logarithmic_error",
+    "mean_absolute_percentage_error",
+}  # fmt: skip
+
+
+@rule("class-labels", "symptoms", severity="hint")
+def class_labels(case: Case) -> Faults:
+    """Whole numbers that look like class labels under a loss for numbers."""
+    for out in case.outputs:
+        if loss_name(out) not in _REGRESSION or out.tensor is None:
+            continue
+        y = case.value(out.y_true)
+        if y.size != case.value(out.y_pred).size or y.size < 8 or case.shape(out.y_pred)[-1:] != (1,):
+            continue
+        labels = np.unique(y)
+        whole = len(labels) >= 2 and y.size >= 4 * len(labels) and np.array_equal(labels, np.arange(len(labels)))
+        if not whole or (len(labels) == 2 and case.range_of(out.y_pred).within(0, 1)):
+            continue  # 0 and 1 and a sigmoid: the Brier score
+        classes = len(labels)
+        how = (
+            "activation='sigmoid' and loss='binary_crossentropy'"
+            if classes == 2
+            else f"{classes} units, activation='softmax' and loss='sparse_categorical_crossentropy'"
+        )
+        text = f"the targets are the whole numbers 0 to {classes - 1}, and {loss_name(out)} takes them for amounts"
+        yield (
+            out.name,
+            f"{text}: if they are labels, there is no order between them to measure.",
+            f"For classes: {how}. For counts or amounts: nothing.",
+        )
+
+
+@rule("kl-targets", "symptoms", severity="warning")
+def kl_targets(case: Case) -> Faults:
+    """Targets of a Kullback-Leibler divergence that are no distributions."""
+    for out in case.outputs:
+        if loss_name(out) != "kl_divergence" or out.tensor is None:
+            continue
+        y = case.value(out.y_true).astype(np.float64)
+        if y.ndim < 2 or y.shape[-1] < 2 or not np.all(np.isfinite(y)):
+            continue
+        sums = y.sum(-1)
+        if np.all(np.abs(sums - 1) <= 0.01) and y.min() >= -1e-6:
+            continue
+        yield (
+            out.name,
+            f"the targets of a position sum to {n(sums.min())} to {n(sums.max())}, and a divergence compares "
+            f"distributions: the loss is {n(case.number(out))}, and no predictions of 0 to 1 make it the distance 0.",
+            "Divide each row by its sum: y / y.sum(-1, keepdims=True).",
+        )
