@@ -542,11 +542,6 @@ def _replaced_crossentropies(replacement: Callable) -> Iterator[None]:
             setattr(backend.nn, name, originals[kind])
 
 
-def options_of(loss) -> dict:
-    """The options that a loss of Keras hands to its function."""
-    return dict(getattr(loss, "_fn_kwargs", None) or {})
-
-
 def declared_losses(model: keras.Model) -> tuple:
     """`loss` and `loss_weights` as they were given to `compile`."""
     compiled = compiled_loss(model)
