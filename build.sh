@@ -37,6 +37,10 @@ if ! .venv-book/bin/python -c "$build" build . --all -W --keep-going -q >_build/
 fi
 # The site's own wheel, and notebooks to download that install it.
 .venv-book/bin/python scripts/install_cell.py _build/html || fail "the wheel for the notebooks was not built."
+.venv-book/bin/python scripts/index_search.py _build/html _toc.yml >>_build/book.log 2>&1 || {
+    cat _build/book.log
+    fail "the index of the search was not made."
+}
 say "The book is ready: open $(pwd -P)/_build/html/index.html"
 
 if [ "$serve" ]; then
