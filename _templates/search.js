@@ -4,6 +4,7 @@
 (() => {
   const PAGES = 12, SECTIONS = 3, WEIGH = 40; // pages shown, sections below each, sections looked at closely
   const WHOLE = 2, NEXT = [1, 0.25, 0.1]; // what a section with all words counts; what further sections of a page count
+  const IN_TITLE = 0.9, IN_HEADING = 0.4; // what words of a query in a title and in a heading add
   const field = document.querySelector(".book-search input");
   const list = document.getElementById("search-results");
   const state = document.getElementById("search-state");
@@ -15,13 +16,19 @@
     await pagefind.options({
       baseUrl: here.pathname,
       excerptLength: 26,
-      ranking: { termFrequency: 0.6, termSaturation: 1.2, pageLength: 0.35, termSimilarity: 9, metaWeights: { title: 6 } },
+      ranking: { termFrequency: 0.6, termSaturation: 1.2, pageLength: 0.35, termSimilarity: 9, metaWeights: { title: 4, heading: 4 } },
     });
     const { languages } = await (await fetch(new URL("pagefind/pagefind-entry.json", here))).json();
     return { pagefind, entries: languages.en.page_count };
   }
 
-  const words = (query) => [...new Set(query.toLowerCase().match(/[\p{L}\p{N}_.]+/gu) || [])];
+  const COMMON = new Set("a an and are as at be by can do does for from how i in is it my not of on or the to vs what when why with".split(" "));
+
+  function words(query) {
+    const all = [...new Set(query.toLowerCase().match(/[\p{L}\p{N}_.]+/gu) || [])];
+    const rare = all.filter((one) => !COMMON.has(one));
+    return rare.length ? rare : all;
+  }
 
   // Sections with their scores: for the whole query, and for each of its words by how rare it is; then their pages.
   async function find(query) {
@@ -29,10 +36,11 @@
     const parts = words(query);
     const asked = parts.length > 1 ? [query, ...parts] : [query];
     const answers = await Promise.all(asked.map((one) => pagefind.search(one)));
-    const sections = new Map();
+    const sections = new Map(), rare = new Map();
     answers.forEach(({ results }, k) => {
       const whole = k === 0 && parts.length > 1;
       const weight = whole ? WHOLE : Math.max(0.05, Math.log((entries + 1) / (results.length + 0.5)));
+      if (!whole) rare.set(asked[k].toLowerCase(), weight);
       const best = Math.max(...results.map((one) => one.score), 1e-9);
       for (const result of results) {
         const section = sections.get(result.id) || { score: 0, best: 0, result };
@@ -44,16 +52,30 @@
     });
     const ranked = [...sections.values()].sort((a, b) => b.score - a.score).slice(0, WEIGH);
     const seen = await Promise.all(ranked.map(async (one) => ({ ...one, data: await one.result.data() })));
-    return grouped(seen);
+    return grouped(seen, rare);
+  }
+
+  // How much of a query stands in a title, from 0 to 1; words match by how they begin.
+  function covered(title, rare) {
+    const own = words(title || "");
+    const alike = (one, other) => one.slice(0, Math.max(4, other.length - 2)) === other.slice(0, Math.max(4, other.length - 2));
+    let all = 0, found = 0;
+    for (const [word, weight] of rare) {
+      all += weight;
+      if (own.some((one) => alike(one, word))) found += weight;
+    }
+    return all ? found / all : 0;
   }
 
   // Sections under their pages: a page counts as much as its best section, and a little for the next ones.
-  function grouped(sections) {
+  function grouped(sections, rare) {
+    const points = ({ score, data: { meta } }) =>
+      score * Number(meta.factor) * (1 + IN_TITLE * covered(meta.title, rare) + IN_HEADING * covered(meta.heading, rare));
+    const weighed = sections.map((one) => ({ ...one, points: points(one) })).sort((a, b) => b.points - a.points);
     const pages = new Map();
-    for (const { score, data } of sections) {
+    for (const { points, data } of weighed) {
       const url = data.url.split("#")[0];
       const page = pages.get(url) || { url, score: 0, title: data.meta.title, sections: [] };
-      const points = score * Number(data.meta.factor);
       page.score += points * (NEXT[page.sections.length] || 0);
       page.sections.push({ url: data.url, title: data.meta.heading, excerpt: data.excerpt });
       pages.set(url, page);
