@@ -20,7 +20,7 @@ from pagefind.index import IndexConfig, PagefindIndex
 LEADS = ("book/symptoms", "book/questions", "book/index")
 #: How much the sections of a page count, where it is not a chapter that answers a question in full.
 FACTORS = {**dict.fromkeys(LEADS, 0.5), "book/changelog": 0.4, "book/contributing": 0.4, "book/references": 0.4,
-           "book/api": 0.6, "book/more_questions": 0.75}  # fmt: skip
+           "book/api": 0.45, "book/more_questions": 0.65}  # fmt: skip
 UNREAD = "script, style, svg, a.headerlink, summary, nav, .cell_output, .times, form, .lv"
 ASKERS = re.compile(r"(In one sentence|Also asked)\b")
 HEADINGS = ["h1", "h2", "h3", "h4"]
@@ -52,7 +52,7 @@ def prepare(soup: BeautifulSoup, body: Tag, lines: dict[str, list[str]]) -> None
         place = body.find(id=anchor) if anchor else body
         if place and (heading := heading_of(place) or body.find("h1")):
             for text in dict.fromkeys(texts):
-                line = soup.new_tag("p", attrs={"data-pagefind-weight": "4"})
+                line = soup.new_tag("p", attrs={"data-pagefind-weight": "8"})
                 line.string = text
                 heading.insert_after(line)
     for unread in body.select(UNREAD):
