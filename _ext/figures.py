@@ -5,6 +5,7 @@ same alternative text. A colour that _static/custom.css names as `--c-rrggbb` be
 another value. A picture that is a PNG gets its size, and is loaded when it comes into view.
 """
 
+import math
 import re
 import struct
 from html import unescape
@@ -17,6 +18,9 @@ COLOR = re.compile(r"#([0-9a-f]{6})\b")
 SIZE = re.compile(r'<svg\b[^>]*?viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>')
 PIXELS = 120 / 72  # a point is this many pixels: the resolution of the PNG
 WIDEST = 600
+FONT = re.compile(r"font-size: ([\d.]+)px|font: (?:\w+ )*([\d.]+)px")
+READABLE = 10.2  # pixels
+PHONE = 350  # pixels that a page has on a phone; what needs more scrolls in a box of its own
 LARGE = 150_000  # bytes: a drawing that holds this much stays a file of its own
 
 

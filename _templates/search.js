@@ -3,7 +3,7 @@
 "use strict";
 (() => {
   const PAGES = 12, SECTIONS = 3, WEIGH = 40; // pages shown, sections below each, sections looked at closely
-  const WHOLE = 2, NEXT = [1, 0.25, 0.1]; // what a section with all words counts; what further sections of a page count
+  const WHOLE = 4, NEXT = [1, 0.25, 0.1]; // what a section with all words counts; what further sections of a page count
   const IN_TITLE = 0.9, IN_HEADING = 0.4; // what words of a query in a title and in a heading add
   const field = document.querySelector(".book-search input");
   const list = document.getElementById("search-results");

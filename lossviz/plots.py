@@ -255,7 +255,7 @@ def cascade(report_or_term: Balance | Term, ax: Axes | None = None, *, part: int
         head = sum(0.12 + 0.28 * (1 + text.count("\n")) for text in before)
         gaps = [0.42 + 0.28 * (1 + text.count("\n")) for text in arrows]
         tops = head + np.concatenate([[0.0], np.cumsum([_BOX + gap for gap in gaps])])
-        title = _balance(_cascade_title(term, chosen, index), 47)
+        title = _balance(_cascade_title(term, chosen, index, _alone(report_or_term)), 47)
         ax = ax or _axes(0.62 * (tops[-1] + _BOX + 0.1) + 0.2 + 0.2 * (1 + title.count("\n")))
         if before:
             _words(ax, width / 2, head / 2 - 0.04, "\n".join(before), 10.5)
@@ -276,7 +276,7 @@ def cascade(report_or_term: Balance | Term, ax: Axes | None = None, *, part: int
         _number(ax, width, tops[-1], _minus(column(chosen.contribution)), RESULT, "white")
         if isinstance(report_or_term, Balance):
             share = _minus(f.percent(chosen.contribution, report_or_term.total))
-            remark = f"{share} of\nthe loss" if share else ""
+            remark = "" if share in ("", "100.0 %") else f"{share} of\nthe loss"
             ax.text(0.72 * width, tops[-1] + _BOX / 2, remark, va="center", color=QUIET, fontsize=10)
         ax.set(xlim=(-0.02, width + 0.02), ylim=(tops[-1] + _BOX + 0.05, -0.05))
         ax.set_axis_off()
@@ -440,13 +440,17 @@ def _level(names: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
     return {name or f"\0{k}": size for k, (name, size) in enumerate(zip(names, sizes))}
 
 
-def _cascade_title(term: Term, part: Part, index: int) -> str:
+def _alone(report_or_term: Report | Term) -> bool:
+    """Whether the loss has one term only, so that its name tells nothing."""
+    return not isinstance(report_or_term, Term) and len(report_or_term.terms) == 1
+
+
+def _cascade_title(term: Term, part: Part, index: int, alone: bool) -> str:
     shapes = [step.output_shape for step in part.steps if step.op == "element loss"]
     count = math.prod(shapes[0]) if shapes else part.elements.size
     which = f" (part {index + 1} of {len(term.parts)})" if len(term.parts) > 1 else ""
-    if count == 1:
-        return f"{f.clean(term.name)}: one number{which}"
-    return f"{f.clean(term.name)}: from {f.plain(count)} element losses to one number{which}"
+    title = "one number" if count == 1 else f"from {f.plain(count)} element losses to one number"
+    return (title[0].upper() + title[1:] if alone else f"{f.clean(term.name)}: {title}") + which
 
 
 def _axis_box(ax: Axes, name: str, size: int, x: float, y: float, unit: float) -> None:

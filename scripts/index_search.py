@@ -20,7 +20,7 @@ from pagefind.index import IndexConfig, PagefindIndex
 LEADS = ("book/symptoms", "book/questions", "book/index")
 #: How much the sections of a page count, where it is not a chapter that answers a question in full.
 FACTORS = {**dict.fromkeys(LEADS, 0.5), "book/changelog": 0.4, "book/contributing": 0.4, "book/references": 0.4,
-           "book/api": 0.45, "book/more_questions": 0.65}  # fmt: skip
+           "book/index": 0.9, "book/api": 0.35, "book/more_questions": 0.65}  # fmt: skip
 UNREAD = "script, style, svg, a.headerlink, summary, nav, .cell_output, .times, form, .lv"
 ASKERS = re.compile(r"(In one sentence|Also asked)\b")
 HEADINGS = ["h1", "h2", "h3", "h4"]
@@ -82,7 +82,11 @@ def records(soup: BeautifulSoup, body: Tag, name: str) -> list[tuple[str, str]]:
         rest.extract()
         first = own.name == "h1"
         address = f"{name}.html" + ("" if first else f"#{anchor}")
-        head = "" if first else f'<h2 data-pagefind-weight="7" data-pagefind-meta="heading">{escape(" ".join(words.split()))}</h2>'
+        head = (
+            ""
+            if first
+            else f'<h2 data-pagefind-weight="7" data-pagefind-meta="heading">{escape(" ".join(words.split()))}</h2>'
+        )
         factor = FACTORS.get(name, 1)
         meta = f'<p data-pagefind-meta="factor:{factor}"></p>'
         weight = 10 if first else 2.5

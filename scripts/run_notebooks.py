@@ -28,7 +28,7 @@ from notebook_environment import ROOT, prepare
 
 SECONDS = 60
 MEGABYTES = 3000
-PICTURE = Path(ROOT, "_static", "loss.png")  # the README's picture is the last one of the front page
+PICTURE = Path(ROOT, "_static", "loss.png")  # the README's picture is the first one of the front page
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -67,10 +67,10 @@ def join_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.Notebook
     return joined
 
 
-def last_picture(notebook: dict) -> bytes:
-    """The last PNG that a notebook shows."""
+def first_picture(notebook: dict) -> bytes:
+    """The first PNG that a notebook shows."""
     outputs = (output.get("data", {}) for cell in notebook["cells"] for output in cell.get("outputs", []))
-    return base64.b64decode([data["image/png"] for data in outputs if "image/png" in data][-1])
+    return base64.b64decode([data["image/png"] for data in outputs if "image/png" in data][0])
 
 
 def run(path: Path) -> str:
@@ -108,7 +108,7 @@ def run(path: Path) -> str:
                     output["data"][kind] = drawings.tidy(text)
     nbformat.write(notebook, path)
     if path.resolve() == Path(ROOT, "book", "index.ipynb").resolve():
-        PICTURE.write_bytes(last_picture(notebook))
+        PICTURE.write_bytes(first_picture(notebook))
     print(f"{path}: {seconds:.1f} s, {megabytes:.0f} MB", flush=True)
     if seconds > SECONDS or megabytes > MEGABYTES:
         return f"needs more than {SECONDS} seconds or {MEGABYTES} MB"

@@ -37,8 +37,8 @@ def test_few_cells_are_not_compared():
     assert sum(unchecked.values()) <= notebook_rules.MOST_UNCHECKED, unchecked
 
 
-def test_the_readme_shows_the_front_page_s_last_picture():
+def test_the_readme_shows_the_front_page_s_first_picture():
     outputs = [out for cell in read(Path(ROOT, "book/index.ipynb"))["cells"] for out in cell.get("outputs", [])]
     pictures = [out["data"]["image/png"] for out in outputs if "image/png" in out.get("data", {})]
-    assert base64.b64decode(pictures[-1]) == Path(ROOT, "_static", "loss.png").read_bytes()
+    assert base64.b64decode(pictures[0]) == Path(ROOT, "_static", "loss.png").read_bytes()
     assert "](_static/loss.png)" in Path(ROOT, "README.md").read_text(encoding="utf-8")
