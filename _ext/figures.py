@@ -33,10 +33,12 @@ def inline(svg: str, alt: str, number: int, themed: set[str]) -> str:
     svg = re.sub(r'(id="|url\(#|href="#)(d\d+)\b', rf"\g<1>figure-{number}-\2", svg)
     svg = COLOR.sub(lambda m: f"var(--c-{m[1]},#{m[1]})" if m[1] in themed else m[0], svg)
     svg = svg.replace("font-family: 'DejaVu Sans'", "font-family: var(--figure-font)")
-    frame = (
-        f'<svg class="figure" role="img" aria-label="{alt}" viewBox="0 0 {width:g} {height:g}" style="width:{shown}px"'
-    )
-    return SIZE.sub(f'{frame} stroke-linejoin="round">', svg, count=1).strip()
+    smallest = min((float(one or other) for one, other in FONT.findall(svg)), default=READABLE)
+    least = math.ceil(width * READABLE / smallest)  # narrower than this, its smallest words cannot be read
+    style = f"width:{max(shown, least)}px;min-width:{least}px"
+    look = f'viewBox="0 0 {width:g} {height:g}" style="{style}" stroke-linejoin="round"'
+    drawing = SIZE.sub(f'<svg class="figure" role="img" aria-label="{alt}" {look}>', svg, count=1).strip()
+    return drawing if least <= PHONE else f'<div class="figure-box" tabindex="0">{drawing}</div>'
 
 
 def png_size(file: Path) -> tuple[int, int]:

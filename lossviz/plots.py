@@ -440,7 +440,7 @@ def _level(names: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
     return {name or f"\0{k}": size for k, (name, size) in enumerate(zip(names, sizes))}
 
 
-def _alone(report_or_term: Report | Term) -> bool:
+def _alone(report_or_term: Balance | Term) -> bool:
     """Whether the loss has one term only, so that its name tells nothing."""
     return not isinstance(report_or_term, Term) and len(report_or_term.terms) == 1
 

@@ -1,8 +1,8 @@
 """Make the index of the book's search: python scripts/index_search.py _build/html _toc.yml
 
-Each section of an article is an entry of its own, without what is drawn or folded away. Titles count more than headings, and these
-more than text; the lines in which askers speak (the question, "In one sentence", "Also asked") count more than the rest,
-and code less. A line of the symptoms or of the questions counts for the section that it leads to, as if it stood there.
+Each section of an article is an entry of its own, without what is drawn or folded away. Titles count more than
+headings, and these more than text; the lines in which askers speak (the question, "In one sentence", "Also asked")
+count more than the rest, and code less. A line of the symptoms or of the questions counts for the section that it leads to, as if it stood there.
 Needs what requirements-book.txt installs.
 """
 
@@ -47,7 +47,7 @@ def heading_of(place: Tag) -> Tag | None:
 
 
 def prepare(soup: BeautifulSoup, body: Tag, lines: dict[str, list[str]]) -> None:
-    """Leave in a page what is read, put the lines that lead to its sections there, and say how much each thing counts."""
+    """Leave in a page what is read, add the lines that lead to its sections, and say how much each thing counts."""
     for anchor, texts in lines.items():
         place = body.find(id=anchor) if anchor else body
         if place and (heading := heading_of(place) or body.find("h1")):

@@ -70,7 +70,7 @@ def join_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.Notebook
 def first_picture(notebook: dict) -> bytes:
     """The first PNG that a notebook shows."""
     outputs = (output.get("data", {}) for cell in notebook["cells"] for output in cell.get("outputs", []))
-    return base64.b64decode([data["image/png"] for data in outputs if "image/png" in data][0])
+    return base64.b64decode(next(data["image/png"] for data in outputs if "image/png" in data))
 
 
 def run(path: Path) -> str:
