@@ -2,7 +2,8 @@
 
 Each section of an article is an entry of its own, without what is drawn or folded away. Titles count more than
 headings, and these more than text; the lines in which askers speak (the question, "In one sentence", "Also asked")
-count more than the rest, and code less. A line of the symptoms or of the questions counts for the section that it leads to, as if it stood there.
+count more than the rest, and code less.
+A line of the symptoms or of the questions counts for the section that it leads to, as if it stood there.
 Needs what requirements-book.txt installs.
 """
 
