@@ -64,7 +64,7 @@ for loss, exactly in {
     keras.losses.CategoricalHinge: "output o: exact along batch",  # a maximum over the classes
     keras.losses.BinaryFocalCrossentropy: PLAIN,
     keras.losses.CategoricalFocalCrossentropy: PLAIN,
-    keras.losses.CategoricalGeneralizedCrossEntropy: "output o: exact along batch",  # one probability a sample
+    keras.losses.CategoricalGeneralizedCrossEntropy: "output o: exact along batch, class",  # that of the true class
     keras.losses.Dice: "output o: ratio along -",
     keras.losses.Tversky: "output o: ratio along -",
 }.items():
@@ -252,10 +252,10 @@ OWN = {
         lambda y, p: ops.sum(ops.square(y - p), -1) + ops.log1p(ops.mean(ops.abs(y - p))),
         "output o: opaque along - + batch, class",
     ),
-    "maximum over classes": (lambda y, p: ops.max(ops.square(y - p), -1), BATCH),
+    "maximum over classes": (lambda y, p: ops.max(ops.square(y - p), -1), PLAIN),
     "logsumexp": (
         lambda y, p: ops.logsumexp(p, -1) - ops.sum(y * p, -1),
-        "output o: exact along batch, class + batch + batch",  # the maximum and the logarithm are one a sample
+        "output o: exact along batch, class + batch",  # the logarithm is one number per sample
     ),
     "product": (lambda y, p: ops.prod(ops.abs(y - p), -1), BATCH),
     "correlation": (
@@ -264,10 +264,10 @@ OWN = {
     ),
     "pairs of samples": (
         lambda y, p: tf.reduce_mean(tf.exp(-tf.reduce_sum(tf.square(p[:, None] - p[None]), -1))),
-        "output o: exact along batch, batch_2",
+        "output o: exact along axis0, axis1",  # an element of two samples belongs to neither
     ),
-    "sorted errors": (lovasz_hinge, "output o: exact along axis0"),
-    "hardest five": (hardest_five, "output o: exact along axis0"),
+    "sorted errors": (lovasz_hinge, "output o: exact along batch, class"),
+    "hardest five": (hardest_five, "output o: exact along batch, class"),
     "stop_gradient": (lambda y, p: ops.mean(tf.stop_gradient(ops.abs(y - p)) * ops.square(y - p), -1), PLAIN),
     "custom gradient": (
         tf.custom_gradient(lambda y, p: (tf.reduce_mean(tf.square(y - p), -1), lambda g: (None, 7 * p * g[:, None]))),
@@ -306,7 +306,7 @@ def weights_packed_into_the_targets():
     return compiled(dense(), packed), inputs(6, 4), weights(6, 4)
 
 
-@case("output o: exact along batch, axis1, axis2, class; constant constant in o: exact along -")
+@case("output o: ratio along batch, axis1, axis2, class; constant constant in o: exact along -")
 def structural_similarity():
     y = weights(2, 12, 12, 1)
     return compiled(pixels(1, "sigmoid", size=12), lambda y, p: 1 - tf.image.ssim(y, p, 1.0)), inputs(2, 12, 12, 3), y
@@ -523,21 +523,21 @@ def reduction_none_on_two_outputs():
     return compiled(two_outputs(), losses, loss_weights=[2.0, 3.0]), inputs(6, 4), [targets(6, 3), targets(6, 2)]
 
 
-@case("output o: exact along batch, class; output o_2: exact along batch, class")
+@case("output o: exact along batch, class; output o_1: exact along batch, class")
 def one_tensor_as_two_outputs():
     x = keras.Input((4,))
     o = layers.Dense(3, name="o")(x)
     return compiled(keras.Model(x, [o, o]), ["mse", "mae"]), inputs(6, 4), [targets(6, 3), inputs(6, 3)]
 
 
-@case("output o: exact along batch, class; output o_2: exact along batch, class")
+@case("output o: exact along batch, class; output o_1: exact along batch, class")
 def one_layer_for_two_inputs():
     x, z, o = keras.Input((4,)), keras.Input((4,)), layers.Dense(3, name="o")
     model = compiled(keras.Model([x, z], [o(x), o(z)]), ["mse", "mae"], loss_weights=[1.0, 2.0])
     return model, [inputs(6, 4), targets(6, 4)], [targets(6, 3), inputs(6, 3)]
 
 
-@case("output a: exact along batch, class; output a_2: exact along batch, class")
+@case("output a: exact along batch, class; output a_1: exact along batch, class")
 def two_losses_for_one_output():  # T3 of the traps: Keras drops the second
     x = keras.Input((4,))
     return compiled(keras.Model(x, layers.Dense(3, name="a")(x)), ["mse", "mae"]), inputs(6, 4), targets(6, 3)
@@ -578,7 +578,7 @@ class Endpoint(layers.Layer):
 for vector in (False, True):
 
     @case(
-        "add_loss end: exact along batch, feature; add_loss end_2: exact along batch, feature",
+        "add_loss end: exact along batch, feature; add_loss end_1: exact along batch, feature",
         name=f"add_loss of a {'vector' if vector else 'scalar'}",
     )
     def endpoint(vector=vector):
@@ -601,7 +601,7 @@ class Adds(layers.Layer):
         return x
 
 
-@case(f"{PLAIN}; add_loss twice: exact along batch, feature; add_loss twice_2: exact along batch, feature")
+@case(f"{PLAIN}; add_loss twice: exact along batch, feature; add_loss twice_1: exact along batch, feature")
 def one_tensor_added_twice():
     x = keras.Input((4,))
     return (
@@ -646,7 +646,7 @@ def regulariser_of_a_frozen_layer():  # T15: Keras leaves it out
     return compiled(keras.Model(x, layers.Dense(3, name="o")(hidden)), "mse"), inputs(6, 4), targets(6, 3)
 
 
-@case(f"{PLAIN}; regulariser o/kernel: exact along in, in_2")
+@case(f"{PLAIN}; regulariser o/kernel: exact along axis0, axis1")
 def regulariser_of_pairs_of_weights():
     return (
         compiled(dense(kernel_regularizer=keras.regularizers.OrthogonalRegularizer()), "mse"),
@@ -664,7 +664,7 @@ def regularisers_inside_a_nested_model():
 
 
 @case(
-    f"{PLAIN}; add_loss variation: exact along batch, row, col, feature + batch, row, col, feature".replace(
+    f"{PLAIN}; add_loss variation: exact along batch, row, axis2, feature + batch, axis1, col, feature".replace(
         "batch, class", "batch, row, col, class"
     )
 )

@@ -28,7 +28,10 @@ _SLACK = 1e-3
 #: Pairs of random halves of the positions; a weak dependence that all of them miss would have to be on a few elements.
 _HALVES = 2
 #: What changes no position between the predictions and what the loss normalises.
-_ELEMENTWISE = {"Identity", "Cast", "Sub", "AddV2", "Mul", "RealDiv", "Maximum", "Minimum", "Exp", "Abs"}
+_ELEMENTWISE = {
+    *("Identity", "Cast", "Sub", "AddV2", "Mul", "RealDiv", "Maximum", "Minimum", "Exp", "Abs", "SelectV2", "Select"),
+    *("Log", "Log1p", "Neg", "Square", "Sqrt", "Sigmoid", "Softplus", "Tanh", "Relu", "ClipByValue", "EnsureShape"),
+}
 #: Where a position is that no probe has seen move.
 _UNSEEN = -1
 

@@ -134,6 +134,9 @@ class Reader:
         kind = operation.type
         if _has_own_gradient(operation) or not dependent:
             return None
+        held = [_is_held(inputs[k]) for k in dependent]
+        if any(held) and not all(held):  # x + stop_gradient(y) is one element: alone, y would depend on nothing
+            return None
         free = [k for k in dependent if inputs[k].ref() in self.free]
         if free and (kind in _PRODUCTS or kind in DIVISIONS):
             dependent = free
@@ -334,6 +337,13 @@ class Reader:
 def _differentiable(tensor: tf.Tensor) -> bool:
     """Can a gradient pass? Comparisons and class numbers (bool, int) cut it; lists of tensors (variant) do not."""
     return tensor.dtype.is_floating or tensor.dtype.is_complex or tensor.dtype == tf.variant
+
+
+def _is_held(tensor: tf.Tensor) -> bool:
+    """Does this stand behind a `stop_gradient`?"""
+    while tensor.op.type in ("Identity", "Cast", "Reshape", "ExpandDims", "Squeeze", "BroadcastTo"):
+        tensor = tensor.op.inputs[0]
+    return tensor.op.type in ("StopGradient", "PreventGradient")
 
 
 def _has_own_gradient(operation: tf.Operation) -> bool:
