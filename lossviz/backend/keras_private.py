@@ -7,6 +7,7 @@ when a new Keras moves one of them.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import functools
 import queue
@@ -23,6 +24,7 @@ from keras.src.backend.common import global_state
 from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.trainers.data_adapters import data_adapter_utils
 from keras.src.utils.naming import get_object_name
+from tensorflow.python.eager import record
 
 from lossviz.backend.graph import moved, put_back
 from lossviz.backend.graph import variables as values_of
@@ -402,6 +404,21 @@ def _without_slots(optimizer) -> Iterator[None]:
             optimizer.built = False
 
 
+def outside_tapes(function: Callable) -> Callable:
+    """The function, in a thread of its own where the caller has a GradientTape open: with one, TensorFlow traces Keras's
+    test function twice, and Keras gives it its one batch once. A tape belongs to a thread."""
+
+    @functools.wraps(function)
+    def apart(*args, **kwargs):
+        if not record.could_possibly_record():
+            return function(*args, **kwargs)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            return pool.submit(function, *args, **kwargs).result()
+
+    return apart
+
+
+@outside_tapes
 def test_on_batch(model: keras.Model, x, y, sample_weight, function: Callable | None) -> tuple:
     """The "loss" that `model.test_on_batch` returns, None where it returns none by that name, and the test function.
 

@@ -6,9 +6,7 @@ process; and a model is put back as it was afterwards. Two calls at once would u
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import sys
 import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -25,9 +23,7 @@ def serial(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def alone(*args: P.args, **kwargs: P.kwargs) -> R:
-        tf = sys.modules.get("tensorflow")  # not imported for this: then there is no tape either
-        apart = tf.init_scope() if tf is not None and tf.executing_eagerly() else contextlib.nullcontext()
-        with lock, apart:  # a GradientTape that the caller has open records nothing
+        with lock:
             return function(*args, **kwargs)
 
     return alone
