@@ -738,7 +738,7 @@ def compute_loss_nonlinear():
     return compiled(dense(kind=Logarithm, kernel_regularizer="l2"), "mse"), inputs(6, 4), targets(6, 3)
 
 
-@case("output compute_loss: exact along batch + batch, class")
+@case("output compute_loss: exact along axis0 + batch, class")
 def compute_loss_with_a_gradient_inside():
     x = keras.Input((4,))
     model = GradientPenalty(x, layers.Dense(1, name="o")(layers.Dense(3, activation="tanh")(x)))

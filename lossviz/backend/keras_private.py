@@ -405,8 +405,11 @@ def _without_slots(optimizer) -> Iterator[None]:
 
 
 def outside_tapes(function: Callable) -> Callable:
-    """The function, in a thread of its own where the caller has a GradientTape open: with one, TensorFlow traces Keras's
-    test function twice, and Keras gives it its one batch once. A tape belongs to a thread."""
+    """The function, in a thread of its own where the caller has a GradientTape open.
+
+    With one, TensorFlow traces Keras's test function twice, and Keras gives it its one batch once. A tape belongs to
+    the thread that opened it.
+    """
 
     @functools.wraps(function)
     def apart(*args, **kwargs):
