@@ -67,7 +67,7 @@ def test_every_public_name_has_a_docstring(page):
 def test_page_says_what_the_docstrings_say(page):
     text = "\n".join(page.lines)
     title = next(line for line in page.lines if line.startswith("`````{py:function} explain("))
-    assert title.endswith("verbose='auto')") and "max_elements=50000000" in title
+    assert title.endswith("verbose='auto', fresh=False)") and "max_elements=50000000" in title
     assert "- `class_weight`: `{class: weight}`, as for `model.fit`; not together with `sample_weight`." in text
     assert "**Raises:**" in text
 

@@ -213,7 +213,7 @@ STDERR = [{"output_type": "stream", "name": "stderr", "text": "careful"}]
         (change(4, metadata={}), "needs the tag raises-exception"),
         (change(4, outputs=[]), "the tag needs a stored error"),
         (change(3, metadata={}), "without alt text"),
-        (as_svg, "image/svg+xml"),
+        (as_svg, "a drawing without the PNG"),
         (change(2, metadata={"tags": ["nbval-ignore-output"]}), "does not say why"),
         (change(2, source="# NBVAL_SKIP\nprint(1)"), "does not say why"),
     ],

@@ -181,4 +181,4 @@ def _bookkeeping() -> frozenset[str]:
     for model in models:
         model.compile(keras.optimizers.SGD(name="o"), loss="mse", metrics=["mae"])
     names = {name for thing in (*models, keras.layers.Layer(name="l")) for name in vars(thing)}
-    return frozenset(names | {"history", _PLACE, _keras.UNBUILT})
+    return frozenset(names | {"history", _PLACE})

@@ -13,6 +13,7 @@ import functools
 import queue
 import random
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -29,8 +30,8 @@ from tensorflow.python.eager import record
 from lossviz.backend.graph import moved, put_back
 from lossviz.backend.graph import variables as values_of
 
-#: On the model: the layers that a build has left without variables.
-UNBUILT = "_lossviz_unbuilt"
+#: For each model, the layers that a build has left without variables.
+_LEFT_UNBUILT: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 class Recorder:
@@ -305,7 +306,7 @@ def build(model: keras.Model, x, y, sample_weight) -> None:
     batch = keras.tree.map_structure(known, (x, y, sample_weight))
     with _without_slots(model.optimizer), name_scopes():
         model._symbolic_build(data_batch=batch)
-    vars(model)[UNBUILT] = _unbuilt(model)
+    _LEFT_UNBUILT[model] = _unbuilt(model)
 
 
 def plain_test_step():
@@ -331,7 +332,7 @@ def is_built(model: keras.Model) -> bool:
     counts as built.
     """
     compiled = compiled_loss(model)
-    return _unbuilt(model) <= vars(model).get(UNBUILT, set()) and (compiled is None or compiled.built)
+    return _unbuilt(model) <= _LEFT_UNBUILT.get(model, set()) and (compiled is None or compiled.built)
 
 
 def _unbuilt(model: keras.Model) -> set[int]:
