@@ -18,7 +18,7 @@ BUILD = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
 def links(tmp_path_factory):
     """Build a book of one chapter with the configuration of the real one; return the links of that chapter."""
     folder = tmp_path_factory.mktemp("book")
-    for name in ("_ext", "_static", "_templates", "scripts"):
+    for name in ("_ext", "_static", "_templates", "scripts", "book/_playground"):
         shutil.copytree(ROOT / name, folder / name)
     for path in (ROOT / "_config.yml", *ROOT.glob("book/*.bib")):
         target = folder / path.relative_to(ROOT)
