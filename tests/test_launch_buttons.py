@@ -20,7 +20,7 @@ def links(tmp_path_factory):
     folder = tmp_path_factory.mktemp("book")
     for name in ("_ext", "_static", "_templates", "scripts", "book/_playground"):
         shutil.copytree(ROOT / name, folder / name)
-    for path in (ROOT / "_config.yml", *ROOT.glob("book/*.bib")):
+    for path in (ROOT / "_config.yml", ROOT / "book" / "questions.md", *ROOT.glob("book/*.bib")):
         target = folder / path.relative_to(ROOT)
         target.parent.mkdir(exist_ok=True)
         shutil.copy(path, target)
