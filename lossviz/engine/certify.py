@@ -32,6 +32,8 @@ _ELEMENTWISE = {
     *("Identity", "Cast", "Sub", "AddV2", "Mul", "RealDiv", "Maximum", "Minimum", "Exp", "Abs", "SelectV2", "Select"),
     *("Log", "Log1p", "Neg", "Square", "Sqrt", "Sigmoid", "Softplus", "Tanh", "Relu", "ClipByValue", "EnsureShape"),
 }
+#: Where no derivative passes.
+_STOPS = {"StopGradient", "PreventGradient"}
 #: Where a position is that no probe has seen move.
 _UNSEEN = -1
 
@@ -115,15 +117,18 @@ class Certifier:
 
     def _proposed(self, leaves, values) -> Placement | None:
         """The proposal, if it names all it could and every probe agrees."""
-        probe = self.probes[-1]
-        wanted = probe.sizes
+        plain, normal = self.probes[0], self.probes[-1]
+        wanted = plain.sizes
         along = _along(self.proposal, wanted)
         if along is None or {name for name, size in wanted.items() if size > 1} - along.keys():
             return None
         unseen = np.ones(self.cut.shape.as_list(), bool)
-        for feeds in probe.rounds(leaves, values):
-            moved = probe.agrees(feeds, along)
-            if moved is None:
+        # what the loss normalises over the classes stands for the predictions along that axis alone
+        classes = {name: place for name, place in along.items() if normal is not plain and name == self.class_axis}
+        others = {name: place for name, place in along.items() if name not in classes}
+        for feeds, again in zip(plain.rounds(leaves, values), normal.rounds(leaves, values)):
+            moved = plain.agrees(feeds, others)
+            if moved is None or (classes and normal.agrees(again, classes) is None):
                 return None
             unseen &= ~moved
             if not _blind(unseen, {d for d, _ in along.values()}):
@@ -411,14 +416,17 @@ def _product(places: dict[str, np.ndarray], size: int) -> tuple[Atom, ...] | Non
 def _normalised(cut: tf.Tensor, points: Sequence[Point], class_axis: str) -> list[Point]:
     """What the loss makes of predictions by normalising them over the class axis."""
     from_points = {point.tensor.ref(): point for point in points}
+    moving = set(from_points)
+    for operation in ancestors([cut]):
+        if operation.type not in _STOPS and any(tensor.ref() in moving for tensor in operation.inputs):
+            moving.update(out.ref() for out in operation.outputs if out.dtype.is_floating)
     found = []
-    stops = [point.tensor for point in points]
-    for operation in _between(cut, stops):
+    for operation in _between(cut, [point.tensor for point in points]):
         normal = _normalisation(operation)
         if normal is None:
             continue
         source, axis = normal
-        point, permutation = _same_grid(source, from_points)
+        point, permutation = _same_grid(source, from_points, moving)
         if point is None:
             continue
         names = tuple(point.names[k] for k in permutation)
@@ -433,7 +441,7 @@ def _between(cut: tf.Tensor, stops: Sequence[tf.Tensor]) -> list[tf.Operation]:
     order, stack, seen = [], [cut.op], {cut.op.name}
     while stack:
         operation = stack.pop()
-        if operation.name in ends or operation.type in ("StopGradient", "PreventGradient"):
+        if operation.name in ends or operation.type in _STOPS:
             continue
         order.append(operation)
         for tensor in operation.inputs:
@@ -502,25 +510,24 @@ def _made_of(summed: tf.Tensor, whole: tf.Tensor) -> bool:
     return False
 
 
-def _same_grid(tensor: tf.Tensor, points: dict) -> tuple[Point | None, tuple[int, ...]]:
-    """The point that this tensor is, elementwise, but for the order of its axes."""
+def _same_grid(tensor: tf.Tensor, points: dict, moving: set) -> tuple[Point | None, tuple[int, ...]]:
+    """The point that this tensor is computed from elementwise, and from nothing else that moves with the predictions;
+    its axes may come in another order."""
     permutation = tuple(range(tensor.shape.rank or 0))
     while tensor.ref() not in points:
         operation = tensor.op
-        same = [t for t in operation.inputs if t.dtype.is_floating and t.shape.rank == tensor.shape.rank]
+        sources = {t.ref(): t for t in operation.inputs if t.ref() in moving}
+        if len(sources) != 1:
+            return None, ()
+        (source,) = sources.values()
         if operation.type == "Transpose":
             order = tf.get_static_value(operation.inputs[1])
             if order is None:
                 return None, ()
             permutation = tuple(int(order[k]) for k in permutation)
-            tensor = operation.inputs[0]
-        elif operation.type in _ELEMENTWISE:
-            moving = [t for t in same if t.shape == tensor.shape and tf.get_static_value(t) is None and not _held(t)]
-            if len(moving) != 1:
-                return None, ()
-            tensor = moving[0]
-        else:
+        elif operation.type not in _ELEMENTWISE or source.shape != tensor.shape:
             return None, ()
+        tensor = source
     return points[tensor.ref()], permutation
 
 
