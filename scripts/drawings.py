@@ -6,6 +6,8 @@ A notebook stores both. The PNG is what the tests compare; the SVG is what the b
 import re
 
 #: Arguments for a kernel that draws both. SVG has a date in it unless SOURCE_DATE_EPOCH is set; `tidy` takes it out.
+#: A longer drawing is not stored: a page is read on a phone.
+LARGEST = 100_000
 KERNEL = ['--InlineBackend.figure_formats={"png", "svg"}']
 
 HEAD = re.compile(r"^.*?(?=<svg)|<metadata>.*?</metadata>\s*|<!--.*?-->\s*", re.DOTALL)

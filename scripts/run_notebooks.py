@@ -106,6 +106,8 @@ def run(path: Path) -> str:
                     output["data"][kind] = re.sub(r"(?<= at 0x)[0-9a-f]{6,}(?=>)", "000000000000", text)
                 if kind == "image/svg+xml":
                     output["data"][kind] = drawings.tidy(text)
+            if len(output.get("data", {}).get("image/svg+xml", "")) > drawings.LARGEST:
+                del output["data"]["image/svg+xml"]  # the PNG is lighter: thousands of points
     nbformat.write(notebook, path)
     if path.resolve() == Path(ROOT, "book", "index.ipynb").resolve():
         PICTURE.write_bytes(first_picture(notebook))

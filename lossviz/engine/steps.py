@@ -33,7 +33,7 @@ class Narrator:
         where = f" ({', '.join(axes)})" if axes else ""
         text = f"element loss{where}: {show_shape(shape)}"
         if [size for size in raw if size != 1] != [size for size in shape if size != 1]:
-            text += f", flattened to {show_shape(raw)}"
+            text += f", {'flattened to' if math.prod(raw) == math.prod(shape) else 'held as'} {show_shape(raw)}"
         return Step("element loss", text, tuple(shape), tuple(shape), tuple(axes))
 
     def road(self, cut: Cut) -> list[Step]:

@@ -86,7 +86,7 @@ def nonfinite_batch(case: Case) -> Faults:
         bad = [k for k, loss in enumerate(losses) if not math.isfinite(loss)]
         if bad:
             size, k = case.batches_of, bad[0]
-            samples = min(size, case.batch_size - starts[k])
+            samples = min(size or 0, (case.batch_size or 0) - starts[k])
             yield (
                 out.name,
                 f"{case.batch_size} samples in batches of {size}: the loss of batch {k}, {counted(samples, 'sample')}, "
@@ -104,7 +104,7 @@ def accumulation(case: Case) -> Faults:
     starts = _starts(case)[: steps or 0]
     if not steps or len(starts) < 2:
         return
-    size, count = case.batches_of, min(case.batch_size, starts[-1] + case.batches_of)
+    size, count = case.batches_of, min(case.batch_size or 0, starts[-1] + case.batches_of)
     for out in case.outputs:
         if out.loss is None or out.reduction in ("sum", None):
             continue
