@@ -5,10 +5,14 @@ A notebook stores both. The PNG is what the tests compare; the SVG is what the b
 
 import re
 
-#: Arguments for a kernel that draws both. SVG has a date in it unless SOURCE_DATE_EPOCH is set; `tidy` takes it out.
 #: A longer drawing is not stored: a page is read on a phone.
 LARGEST = 100_000
-KERNEL = ['--InlineBackend.figure_formats={"png", "svg"}']
+#: The PNG is drawn before the SVG, as where it is drawn alone: a layout may move with each drawing.
+PNG_FIRST = (
+    '(lambda f: f.update({"image/svg+xml": f.pop("image/svg+xml")}))(get_ipython().display_formatter.formatters)'
+)
+#: Arguments for a kernel that draws both. SVG has a date in it unless SOURCE_DATE_EPOCH is set; `tidy` takes it out.
+KERNEL = ['--InlineBackend.figure_formats={"png", "svg"}', f"--IPKernelApp.exec_lines=[{PNG_FIRST!r}]"]
 
 HEAD = re.compile(r"^.*?(?=<svg)|<metadata>.*?</metadata>\s*|<!--.*?-->\s*", re.DOTALL)
 UNTURNED = re.compile(r' transform="rotate\(-?0 [^)]*\)"')

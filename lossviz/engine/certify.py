@@ -561,5 +561,5 @@ def _other(leaf: np.ndarray, classes: int, random: np.random.Generator) -> np.nd
     if leaf.dtype.kind == "f":
         return random.uniform(0.1, 0.9, leaf.shape).astype(leaf.dtype)
     if leaf.dtype.kind in "iu" and leaf.size and leaf.min() >= 0:
-        return random.integers(0, max(classes, int(leaf.max()) + 1), leaf.shape).astype(leaf.dtype)
+        return random.integers(0, max(classes, 2), leaf.shape).astype(leaf.dtype)  # none is one to ignore
     return leaf
