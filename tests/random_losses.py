@@ -211,7 +211,7 @@ def truth(loss: RandomLoss, seed: int, rounds: int = 3) -> Truth:
         elements = tf.identity(loss.elements(tf.constant(loss.y), tf.constant(loss.p)))
         tape.watch(elements)
         total = tf.reduce_mean(loss.tail(elements, tf.constant(loss.y)))
-    slope = tape.gradient(total, elements, unconnected_gradients="zero")
+    slope = tf.convert_to_tensor(tape.gradient(total, elements, unconnected_gradients="zero"))
     shares = (elements.numpy().astype(float) * slope.numpy()).ravel()
     rank = loss.p.ndim
     here: list[np.ndarray] = []
