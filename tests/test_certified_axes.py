@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 import lossviz
+from lossviz.engine import certify
 
 RNG = np.random.default_rng(5)
 Y, P = RNG.uniform(0.05, 0.95, (2, 4, 3)).astype("float32")
@@ -113,6 +114,17 @@ def test_positions_by_data_are_found_anew_for_each_batch():
         report = lossviz.explain(model, P, np.array(order)).check()
         shares = np.bincount(order, np.square(P).sum(1)[order] / 12, minlength=4)
         assert "batch" not in report.terms[0].axes or np.allclose(along(report, "batch"), shares, **CLOSE)
+
+
+def test_classes_that_no_label_names_are_proven_once_for_all_batches(monkeypatch):
+    model = identity((50,), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    logits, labels = RNG.normal(size=(2, 4, 50)).astype("float32"), RNG.integers(0, 50, (2, 4))
+    lossviz.explain(model, logits[0], labels[0]).check()
+    monkeypatch.setattr(certify._Probe, "move", lambda *arguments: pytest.fail("proven once more"))
+    report = lossviz.explain(model, logits[1], labels[1]).check()
+    losses = -np.log(np.exp(logits[1]) / np.exp(logits[1]).sum(-1, keepdims=True))[range(4), labels[1]] / 4
+    np.testing.assert_allclose(along(report, "batch"), losses, rtol=1e-5)
+    np.testing.assert_allclose(along(report, "class"), np.bincount(labels[1], losses, minlength=50), rtol=1e-5)
 
 
 def test_an_element_that_moves_in_a_later_batch_only():

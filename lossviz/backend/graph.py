@@ -35,6 +35,7 @@ class Trace:
     pruned: dict = field(default_factory=dict)  # what `run` has made, by what it fetches and is fed
     orders: dict = field(default_factory=dict)  # tensor reference -> `ancestors`, for whoever asks again
     slopes: dict = field(default_factory=dict)  # tensor reference -> its gradients, for whoever asks again
+    notes: dict = field(default_factory=dict)  # whatever else was read off the graph alone, for whoever asks again
 
     @property
     def graph(self) -> tf.Graph:

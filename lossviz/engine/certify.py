@@ -189,6 +189,7 @@ class _Probe:
         given = {point.tensor.ref() for point in points}
         self.others = [k for k, feed in enumerate(trace.feeds) if feed.ref() not in given]
         self.feeds = [*(point.tensor for point in points), *directions, *(trace.feeds[k] for k in self.others)]
+        self.factors = _factors(cut, [point.tensor for point in points])
         self.run = trace.runner([tangent], self.feeds)
         self.moves_by_data = _moves_by_data(trace, cut, [point.tensor for point in points])
         self.random = np.random.default_rng(0)
@@ -218,14 +219,16 @@ class _Probe:
             tangent = tf.add_n(moved) if len(moved) > 1 else tf.identity(moved[0])
         return cls(trace, cut, [point for point, _ in kept], directions, tangent)
 
-    def rounds(self, leaves: Sequence[np.ndarray], values: dict) -> Iterable[list[np.ndarray]]:
-        """Values of the points and the batch to probe at: arbitrary ones, then those of the batch itself."""
+    def rounds(self, leaves: Sequence[np.ndarray], values: dict) -> Iterable[tuple[list[np.ndarray], ...]]:
+        """Values of the points, the batch to probe at, and in one round values of `factors`: arbitrary ones, then those
+        of the batch itself."""
         classes = max(self.sizes.values(), default=1)
         finite = [_finite(leaf, self.random) for leaf in leaves]
         other = [_other(leaf, classes, self.random) for leaf in leaves]
         shapes = [point.tensor.shape.as_list() for point in self.points]
         yield [self.random.uniform(0.1, 0.9, shape) for shape in shapes], finite
-        yield [self.random.uniform(0.1, 0.9, shape) for shape in shapes], other
+        factors = [self.random.uniform(0.1, 0.9, factor.shape.as_list()) for factor in self.factors]
+        yield [self.random.uniform(0.1, 0.9, shape) for shape in shapes], other, factors
         yield [self.random.normal(0.0, 1.5, shape) for shape in shapes], other
         yield [self.random.uniform(0.0, 0.2, shape) for shape in shapes], other
         yield from self.here(leaves, values)
@@ -238,16 +241,18 @@ class _Probe:
             known |= zip((t.ref() for t in missing), self.trace.run(missing, self.trace.feeds, leaves))
         yield [known[point.tensor.ref()] for point in self.points], list(leaves)
 
-    def move(self, feeds: tuple[list, list], weights: Sequence[np.ndarray | None]) -> np.ndarray:
+    def move(self, feeds: tuple[list, ...], weights: Sequence[np.ndarray | None]) -> np.ndarray:
         """How fast each element moves when the predictions move with these weights (times arbitrary numbers)."""
-        points, leaves = feeds
+        points, leaves, factors = (*feeds, [])[:3]
         directions = [
             np.zeros(sign.shape) if weight is None else sign * np.broadcast_to(weight, sign.shape)
             for sign, weight in zip(self.signs, weights)
         ]
-        arrays = [np.asarray(a).astype(t.dtype.as_numpy_dtype) for a, t in zip([*points, *directions], self.feeds)]
+        arrays = [*points, *directions, *(leaves[k] for k in self.others), *factors]
+        feeds = [*self.feeds, *self.factors]
+        run = self.trace.runner([self.tangent], feeds) if factors else self.run
         try:
-            return self.run([*arrays, *(leaves[k] for k in self.others)])[0]
+            return run([np.asarray(a).astype(t.dtype.as_numpy_dtype, copy=False) for a, t in zip(arrays, feeds)])[0]
         except tf.errors.OpError:  # the loss asserts something of its data that arbitrary numbers are not
             return np.full([size or 0 for size in self.cut.shape.as_list()], np.nan)
 
@@ -529,6 +534,28 @@ def _same_grid(tensor: tf.Tensor, points: dict, moving: set) -> tuple[Point | No
             return None, ()
         tensor = source
     return points[tensor.ref()], permutation
+
+
+def _factors(cut: tf.Tensor, points: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Independent floats that elements are multiplied by and that do nothing else, such as one-hot targets. An element
+    belongs to the same position whatever they are; where they are zero, no probe would see it move."""
+    moving = {tensor.ref() for tensor in points}
+    for operation in ancestors([cut]):
+        if any(tensor.ref() in moving for tensor in operation.inputs):
+            moving.update(out.ref() for out in operation.outputs)
+    found: dict = {}
+    others = set()
+    for operation in _between(cut, points):
+        fixed = [tensor for tensor in operation.inputs if tensor.ref() not in moving]
+        if operation.type == "Mul" and len(fixed) == 1:
+            found[fixed[0].ref()] = fixed[0]
+        else:
+            others.update(tensor.ref() for tensor in fixed)
+    return [
+        tensor
+        for ref, tensor in found.items()
+        if ref not in others and tensor.dtype.is_floating and tensor.shape.is_fully_defined() and tensor.op.inputs
+    ]
 
 
 def _moves_by_data(trace: Trace, cut: tf.Tensor, points: Sequence[tf.Tensor]) -> bool:

@@ -16,6 +16,11 @@ from lossviz.rules.words import close, n
 
 #: Losses of Keras that take the logarithm of the predictions themselves.
 _OWN_LOGARITHM = ("categorical_focal_crossentropy", "kl_divergence")
+#: Operations that take, or may be part of, a softmax or a sigmoid.
+_SQUASHING = {
+    *("SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits", "LogSoftmax", "Softmax", "Sigmoid"),
+    *("GreaterEqual", "Softplus", "Log1p"),
+}
 
 
 @rule("double-activation", "custom_loss")
@@ -74,8 +79,8 @@ def _twice(case: Case) -> Iterator[tuple[str, str, str, tf.Tensor]]:
             yield out.name, chain[0][0], chain[1][0], chain[1][1]
     if case.traced is None:
         return
-    forward = case.traced.trace.forward
-    for operation in case.traced.trace.graph.get_operations():
+    forward, every = case.traced.trace.forward, case.traced.trace.graph.get_operations
+    for operation in case.once("squashing", lambda: [one for one in every() if one.type in _SQUASHING]):
         if operation.type in ("SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits", "LogSoftmax"):
             outer = "Softmax"
         elif operation.type == "GreaterEqual" and operation.name.split("/")[-2:-1] == ["logistic_loss"]:

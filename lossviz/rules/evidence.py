@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,6 +149,15 @@ class Case:
         if root.ref() not in self._operations:
             self._operations[root.ref()] = graph.ancestors([root])
         return self._operations[root.ref()]
+
+    def once(self, what: Hashable, read: Callable[[], Any]) -> Any:
+        """`read()`, which looks at the graph alone: once for all batches that are run in it."""
+        if self.traced is None:
+            return read()
+        notes = self.traced.trace.notes
+        if what not in notes:
+            notes[what] = read()
+        return notes[what]
 
     def reaching(self, tensors: list[tf.Tensor], operations: list[tf.Operation]) -> set:
         """References of all tensors in `operations` that are computed from one of `tensors`."""

@@ -62,7 +62,7 @@ def scalar_loss(case: Case) -> Faults:
 @rule("broadcast", "custom_loss", since="3.0")
 def broadcast(case: Case) -> Faults:
     """Targets of shape (N,) against predictions of shape (N, 1): every target meets every prediction."""
-    crossed = [operation for operation in case.operations() if _crosses(operation)]
+    crossed = case.once("broadcast", lambda: [operation for operation in case.operations() if _crosses(operation)])
     if not crossed:
         return
     order = case.operations()

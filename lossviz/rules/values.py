@@ -75,6 +75,11 @@ def _labels(case: Case, entry: _keras.Crossentropy, out: Output | None) -> np.nd
     return None if out is None else case.value(out.y_true)
 
 
+def _divisions(case: Case, out: Output) -> list[tf.Operation]:
+    kinds = ("RealDiv", "Div")
+    return case.once(("divisions", out.name), lambda: [o for o in case.operations(out) if o.type in kinds])
+
+
 @rule("mape-zeros", "landmarks", severity="warning")
 def mape_zeros(case: Case) -> Faults:
     """A loss divides by true values that are 0, as the mean absolute percentage error does."""
@@ -83,7 +88,7 @@ def mape_zeros(case: Case) -> Faults:
             continue
         size = math.prod(case.shape(out.y_true))
         order = case.operations(out)
-        divisions = [o for o in order if o.type in ("RealDiv", "Div") and o.inputs[1].shape.num_elements() == size > 1]
+        divisions = [o for o in _divisions(case, out) if o.inputs[1].shape.num_elements() == size > 1]
         if not divisions:
             continue
         predicted = case.reaching(case.traced.predictions, order)
