@@ -16,6 +16,7 @@ if keras.backend.backend() == "tensorflow":  # elsewhere LossParts() says that i
     import tensorflow as tf
 
     from lossviz.backend import keras_private as _keras
+    from lossviz.backend.recorded import Recorded
     from lossviz.engine import naming
 
 DATA, REGULARIZATION, ADDED = "data_loss", "regularization", "add_loss"
@@ -318,8 +319,8 @@ def _shares(
     The total is linear in them, so the contributions sum to it. In an `own` `compute_loss` more may enter.
     """
     outputs, added = recorder.outputs, recorder.added
-    sources = [entry["value"] for entry in (*outputs, *added)]
-    sources += [entry["elements"] for entry in outputs if entry["elements"] is not None]
+    sources = [entry.value for entry in (*outputs, *added)]
+    sources += [entry.elements for entry in outputs if entry.elements is not None]
     slopes = {id(s): slope for s, slope in zip(sources, tape.gradient(total, sources))}
 
     def share(tensor) -> tf.Tensor:
@@ -330,22 +331,22 @@ def _shares(
     zero = tf.zeros((), keras.config.floatx())
     regularization, extra = zero, {}
     for entry in added:
-        value = tf.reduce_sum(share(entry["value"]))
-        if entry["kind"] == "regulariser":
+        value = tf.reduce_sum(share(entry.value))
+        if entry.kind == "regulariser":
             regularization += value
         else:
-            extra[naming.free(f"{ADDED}/{entry['name']}", extra)] = value
-    reaching = [entry for entry in outputs if slopes[id(entry["value"])] is not None]
-    values = [tf.reduce_sum(share(entry["value"])) for entry in reaching]
+            extra[naming.free(f"{ADDED}/{entry.name}", extra)] = value
+    reaching = [entry for entry in outputs if slopes[id(entry.value)] is not None]
+    values = [tf.reduce_sum(share(entry.value)) for entry in reaching]
     below: dict[str, tf.Tensor] = {}
-    names = naming.distinct(entry["name"] for entry in outputs)
+    names = naming.distinct(entry.name for entry in outputs)
     names = [name for name, entry in zip(names, outputs) if any(entry is other for other in reaching)]
     for name, entry, value in zip(names, reaching, values):
         place = DATA
         if len(reaching) > 1:
             place = f"{DATA}/{name}"
             below[place] = value
-        if options.per_class is True or (options.per_class and entry["name"] in options.per_class):
+        if options.per_class is True or (options.per_class and entry.name in options.per_class):
             below.update(_classes(entry, share, place, options))
     _check_fit(reaching, options)
     data = tf.add_n(values) if values else zero
@@ -357,20 +358,20 @@ def _shares(
     return {DATA: data, **below, REGULARIZATION: regularization, **extra}
 
 
-def _classes(entry: dict, share: Callable, place: str, options: LossParts) -> dict[str, tf.Tensor]:
+def _classes(entry: Recorded, share: Callable, place: str, options: LossParts) -> dict[str, tf.Tensor]:
     """The share of each true class in that of an output; empty where there are none."""
     names = _class_names(entry, options)
     found = None
-    if entry["elements"] is not None:
-        axis = _keras.class_axis(entry["loss"], entry["y_pred"].shape)
-        found = _true_classes(entry["y_true"], entry["y_pred"], entry["elements"], axis)
+    if entry.elements is not None:
+        axis = _keras.class_axis(entry.loss, entry.y_pred.shape)
+        found = _true_classes(entry.y_true, entry.y_pred, entry.elements, axis)
     if found is None:
         options._warn(
-            f"per_class: the loss of output {entry['name']!r} has no shares by class. Its targets are not classes, or "
+            f"per_class: the loss of output {entry.name!r} has no shares by class. Its targets are not classes, or "
             "the loss gives no number per position (sample, step or pixel)."
         )
         return {}
-    shares = tf.cast(tf.reshape(share(entry["elements"]), [-1]), tf.float64)  # many small numbers, one after the other
+    shares = tf.cast(tf.reshape(share(entry.elements), [-1]), tf.float64)  # many small numbers, one after the other
     sums = tf.math.unsorted_segment_sum(shares, tf.reshape(found, [-1]), len(names) + 1)
     return dict(zip((f"{place}/{name}" for name in (*names, "no_class")), tf.unstack(tf.cast(sums, tf.float32))))
 
@@ -401,25 +402,25 @@ def _true_classes(y_true: tf.Tensor, y_pred: tf.Tensor, elements: tf.Tensor, axi
     return None
 
 
-def _count(entry: dict) -> int:
+def _count(entry: Recorded) -> int:
     """How many classes an output has: the size of its class axis, and 2 for one column of 0 and 1."""
-    shape = entry["y_pred"].shape
+    shape = entry.y_pred.shape
     if not shape.rank:
         return 2
-    axis = _keras.class_axis(entry["loss"], shape)
+    axis = _keras.class_axis(entry.loss, shape)
     return max(shape[-1 if axis in (None, 0) else axis] or 0, 2)
 
 
-def _class_names(entry: dict, options: LossParts) -> Sequence[str]:
+def _class_names(entry: Recorded, options: LossParts) -> Sequence[str]:
     """One name a class, for the output of this entry."""
     count = _count(entry)
     given = options.class_names
     if isinstance(given, Mapping):
-        given = given.get(entry["name"])
+        given = given.get(entry.name)
         if given is not None and len(given) != count:
             raise ValueError(
-                f"class_names names {len(given)} classes for output {entry['name']!r}, which has {count} "
-                f"(its predictions have the shape {tuple(entry['y_pred'].shape)})."
+                f"class_names names {len(given)} classes for output {entry.name!r}, which has {count} "
+                f"(its predictions have the shape {tuple(entry.y_pred.shape)})."
             )
     if given is None or len(given) != count:
         return [f"class_{k}" for k in range(count)]
@@ -428,7 +429,7 @@ def _class_names(entry: dict, options: LossParts) -> Sequence[str]:
 
 def _check_fit(outputs: Sequence[dict], options: LossParts) -> None:
     """Raise ValueError where `per_class` or `class_names` name no output, or as many classes as none has."""
-    given, names = options.class_names, [entry["name"] for entry in outputs]
+    given, names = options.class_names, [entry.name for entry in outputs]
     if isinstance(options.per_class, list) and not set(options.per_class) <= set(names):
         raise ValueError(f"per_class names the outputs {options.per_class}, but the outputs with a loss are {names}.")
     if isinstance(given, Mapping):
@@ -436,8 +437,8 @@ def _check_fit(outputs: Sequence[dict], options: LossParts) -> None:
         if unknown:
             raise ValueError(f"class_names has the outputs {unknown}, but the outputs with a loss are {names}.")
     elif given is not None and outputs:
-        shapes = {entry["name"]: tuple(entry["y_pred"].shape) for entry in outputs}
-        if not any(_count(entry) == len(given) for entry in outputs if entry["y_pred"].shape.rank):
+        shapes = {entry.name: tuple(entry.y_pred.shape) for entry in outputs}
+        if not any(_count(entry) == len(given) for entry in outputs if entry.y_pred.shape.rank):
             raise ValueError(f"class_names has {len(given)} names, which fits none of the predictions: {shapes}.")
 
 

@@ -144,7 +144,7 @@ def _report(
         for placeholder in placeholders:
             if (where := first_nonfinite(traced.value_of(placeholder))) is not None:
                 notes.append(f"{words} holds a value that is not finite, first at index {where}")
-    computed = [entry["value"] for entry in (*traced.recorder.outputs, *traced.recorder.added)]
+    computed = [entry.value for entry in (*traced.recorder.outputs, *traced.recorder.added)]
     dtypes = {tensor.dtype.name for tensor in (traced.root, *computed)}
     report = Report(
         reported=float(reported),
@@ -179,9 +179,9 @@ def _class_axes(traced: Traced) -> dict[str, int]:
     """The axis that the loss of an output takes for its classes, where it says so."""
     found = {}
     for entry in traced.recorder.outputs:
-        axis = _keras.class_axis(entry["loss"], getattr(entry["y_pred"], "shape", ()))
+        axis = _keras.class_axis(entry.loss, getattr(entry.y_pred, "shape", ()))
         if axis is not None:
-            found[entry["name"]] = axis
+            found[entry.name] = axis
     return found
 
 

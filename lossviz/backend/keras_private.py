@@ -29,6 +29,7 @@ from tensorflow.python.eager import record
 
 from lossviz.backend.graph import moved, put_back
 from lossviz.backend.graph import variables as values_of
+from lossviz.backend.recorded import Added, Recorded
 
 #: For each model, the layers that a build has left without variables.
 _LEFT_UNBUILT: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -44,8 +45,8 @@ class Recorder:
     def __init__(self, watch: Callable = lambda tensor: None, elements: bool = False):
         self.watch = watch
         self.wants_elements = elements
-        self.outputs: list[dict] = []  # name, y_true, y_pred, value, loss_weight, elements: one entry an output
-        self.added: list[dict] = []  # name, kind, value: added losses and regularisers
+        self.outputs: list[Recorded] = []
+        self.added: list[Added] = []
         self.crossentropies: list[Crossentropy] = []  # every call of one, by `recording_crossentropies`
 
 
@@ -141,16 +142,17 @@ def recording_outputs(model: keras.Model, recorder: Recorder) -> Iterator[None]:
             recorder.watch(value)
             weight = 1.0 if entry.loss_weights is None else entry.loss_weights
             recorder.outputs.append(
-                {
-                    "name": entry.name,
-                    "y_true": y_true,
-                    "y_pred": y_pred,
-                    "value": value,
-                    "loss_weight": weight,
-                    "elements": elements[0] if elements else None,
-                    "loss": entry.loss,
-                    "sample_weight": sample_weight,
-                }
+                Recorded(
+                    name=entry.name,
+                    value=value,
+                    y_true=y_true,
+                    y_pred=y_pred,
+                    loss=entry.loss,
+                    loss_weight=weight,
+                    sample_weight=sample_weight,
+                    mask=mask_of(y_pred),
+                    elements=elements[0] if elements else None,
+                )
             )
             return value
 
@@ -278,14 +280,14 @@ def recording_added(model: keras.Model, recorder: Recorder, activity: set[int]) 
             from_activity = id(value) in activity
             kind = "regulariser" if from_activity else "add_loss"
             name = f"{layer.name}/activity" if from_activity else layer.name
-            recorder.added.append({"name": name, "kind": kind, "value": tf.identity(value)})
+            recorder.added.append(Added(name, kind, tf.identity(value)))
     owners = [variable for variable in model.trainable_weights if variable.regularizer is not None]
     for variable, value in zip(owners, model._get_regularization_losses(), strict=True):
-        recorder.added.append({"name": variable.path, "kind": "regulariser", "value": tf.identity(value)})
+        recorder.added.append(Added(variable.path, "regulariser", tf.identity(value)))
     for entry in recorder.added:
-        recorder.watch(entry["value"])
+        recorder.watch(entry.value)
     before = model._losses_override
-    model._losses_override = [entry["value"] for entry in recorder.added]
+    model._losses_override = [entry.value for entry in recorder.added]
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from lossviz.backend import graph
 from lossviz.backend import keras_private as _keras
+from lossviz.backend.recorded import Recorded
 
 
 @dataclass
@@ -116,18 +117,18 @@ def trace_loss(loss, y_true, y_pred, sample_weight, mask) -> Traced:
     def compute(found, y_true, y_pred, sample_weight, mask):
         with _keras.recording_loss(loss, found["recorder"]) as elements:
             value = tf.identity(call_loss(loss, y_true, y_pred, sample_weight, mask))
-        entry = {
-            "name": loss.name,
-            "y_true": y_true,
-            "y_pred": y_pred,
-            "value": value,
-            "loss_weight": 1.0,
-            "loss": loss,
-            "sample_weight": sample_weight,
-            "mask": mask,
-            "elements": elements[0] if elements else None,
-        }
-        found["recorder"].outputs.append(entry)
+        found["recorder"].outputs.append(
+            Recorded(
+                name=loss.name,
+                value=value,
+                y_true=y_true,
+                y_pred=y_pred,
+                loss=loss,
+                sample_weight=sample_weight,
+                mask=mask,
+                elements=elements[0] if elements else None,
+            )
+        )
         found["predictions"], found["prediction_names"] = [y_pred], [loss.name]
         words = (("y_true", y_true), ("sample_weight", sample_weight), ("mask", mask))
         found["inputs"] = {word: [tensor] for word, tensor in words if tensor is not None}
@@ -148,7 +149,7 @@ def _prediction_names(model, recorder: _keras.Recorder, predictions) -> list[str
     own = list(getattr(model, "output_names", None) or [])
     if len(own) != len(predictions):
         own = [f"output_{k}" if k else "output" for k in range(len(predictions))]
-    used = {id(entry["y_pred"]): entry["name"] for entry in reversed(recorder.outputs)}
+    used = {id(entry.y_pred): entry.name for entry in reversed(recorder.outputs)}
     return [used.get(id(tensor), name) for tensor, name in zip(predictions, own)]
 
 

@@ -114,7 +114,7 @@ def _cut(traced: Traced) -> tuple[Tail, list[Branch]]:
     """The top of the loss, down to the terms that Keras adds, and each of those down to its element losses."""
     forward = traced.trace.forward
     outputs, added = traced.recorder.outputs, traced.recorder.added
-    marks = [entry["value"] for entry in [*outputs, *added]]
+    marks = [entry.value for entry in [*outputs, *added]]
     roots = [traced.root, *marks]
     logits = [_keras.logits_of(tensor) for tensor in traced.predictions]
     sources = [t for t in (*traced.predictions, *logits, *traced.trainable) if t is not None]
@@ -126,14 +126,14 @@ def _cut(traced: Traced) -> tuple[Tail, list[Branch]]:
     everything = Reader(roots, [*sources, *traced.inputs.get("x", []), *captured], forward)
     top = Reader(roots, [*sources, *marks], forward, weights, traced.trainable).find_tail(traced.root, stops=marks)
 
-    names, more = naming.terms([entry["name"] for entry in outputs], [entry["name"] for entry in added])
+    names, more = naming.terms([entry.name for entry in outputs], [entry.name for entry in added])
     branches = []
     for name, entry in zip(names, outputs):
-        tail = reader.find_tail(entry["value"])
-        branches.append(Branch(name, "output", tail, entry["y_true"], entry["y_pred"], entry["loss_weight"]))
+        tail = reader.find_tail(entry.value)
+        branches.append(Branch(name, "output", tail, entry.y_true, entry.y_pred, entry.loss_weight))
     for name, entry in zip(more, added):
-        inside = reader if entry["value"].ref() in reader.depends else everything
-        branches.append(Branch(name, entry["kind"], inside.find_tail(entry["value"], bounded=False)))
+        inside = reader if entry.value.ref() in reader.depends else everything
+        branches.append(Branch(name, entry.kind, inside.find_tail(entry.value, bounded=False)))
     own = tuple(cut for cut in top.cuts if not any(cut.tensor is mark for mark in marks))
     if own or not branches:
         tail = Tail(traced.root, own, top.frontier, False, top.inside)
@@ -186,7 +186,7 @@ def _wanted(traced: Traced, top: Tail, branches: list[Branch], more: list[tf.Ten
             if cut.quotient is not None:
                 wanted += [*cut.quotient.inputs, branch.y_pred]
     for entry in traced.recorder.outputs:  # for whoever looks at the report
-        wanted += [entry.get(name) for name in ("y_true", "y_pred", "sample_weight", "elements", "mask")]
+        wanted += [entry.y_true, entry.y_pred, entry.sample_weight, entry.elements, entry.mask]
     wanted += [tensor for one in traced.recorder.crossentropies for tensor in (one.target, one.output)]
     wanted += [*traced.predictions, *map(_keras.logits_of, traced.predictions)]  # for the proof of positions
     on_roads = [out for b in branches for cut in b.tail.cuts for step in cut.path for out in step.outputs]

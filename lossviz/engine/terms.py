@@ -351,7 +351,7 @@ class _Writer:
             logits = _keras.logits_of(tensor)
             if logits is not None and tensor.ref() in known:
                 known[logits.ref()] = known[tensor.ref()]
-        pairs = [(entry["y_pred"], entry["y_true"]) for entry in traced.recorder.outputs]
+        pairs = [(entry.y_pred, entry.y_true) for entry in traced.recorder.outputs]
         targets = traced.inputs.get("y_true", [])
         if len(traced.predictions) == len(targets) == 1:
             pairs.append((traced.predictions[0], targets[0]))

@@ -581,7 +581,7 @@ class _Search:
                 )
         for entry in self.traced.recorder.outputs:
             for side in ("y_pred", "y_true"):
-                value = entry[side]
+                value = getattr(entry, side)
                 if isinstance(value, tf.Tensor) and value.shape.is_fully_defined() and value.ref() not in known:
                     names = self._leaf_axes(value, "y", tuple(value.shape.as_list()))
                     known[value.ref()] = axes.named(value.shape.as_list(), names)
@@ -661,8 +661,8 @@ def _loss_scale(model) -> float:
 def _terms(traced: Traced) -> list[tuple[str, tf.Tensor]]:
     """The terms of the loss, with the names that `explain` gives them."""
     outputs, added = traced.recorder.outputs, traced.recorder.added
-    names, more = naming.terms([entry["name"] for entry in outputs], [entry["name"] for entry in added])
-    found = [(name, entry["value"]) for name, entry in zip([*names, *more], [*outputs, *added])]
+    names, more = naming.terms([entry.name for entry in outputs], [entry.name for entry in added])
+    found = [(name, entry.value) for name, entry in zip([*names, *more], [*outputs, *added])]
     return found or [(traced.name, traced.root)]
 
 

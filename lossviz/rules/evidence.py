@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from lossviz.backend import graph
 from lossviz.backend import keras_private as _keras
+from lossviz.backend.recorded import Added, Recorded
 from lossviz.backend.tracing import Traced
 from lossviz.engine.decompose import Decomposition
 from lossviz.report.records import Term
@@ -67,7 +68,7 @@ class Case:
 
     outputs: list[Output]
     crossentropies: list[_keras.Crossentropy]
-    added: list[dict] = field(default_factory=list)
+    added: list[Added] = field(default_factory=list)
     model: keras.Model | None = None
     x: Any = None
     y: Any = None
@@ -237,16 +238,16 @@ def _tensor(leaf: Any) -> tf.Tensor | None:
     return None if leaf is None else tf.convert_to_tensor(leaf)
 
 
-def _output(entry: dict) -> Output:
+def _output(entry: Recorded) -> Output:
     return Output(
-        name=str(entry["name"]),
-        loss=entry.get("loss"),
-        y_true=entry["y_true"],
-        y_pred=entry["y_pred"],
-        weight=_one(entry.get("sample_weight")),
-        mask=entry["mask"] if "mask" in entry else _keras.mask_of(entry["y_pred"]),
-        values=_one(entry.get("elements")),
-        tensor=entry["value"],
+        name=str(entry.name),
+        loss=entry.loss,
+        y_true=entry.y_true,
+        y_pred=entry.y_pred,
+        weight=_one(entry.sample_weight),
+        mask=entry.mask,
+        values=_one(entry.elements),
+        tensor=entry.value,
     )
 
 

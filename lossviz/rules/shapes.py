@@ -135,14 +135,14 @@ def _squeezed(case: Case, out: Output | None) -> tuple[float, float] | None:
 def vector_add_loss(case: Case) -> Faults:
     """`add_loss` of an array is summed, so the loss grows with the batch."""
     for entry in case.added:
-        tensor = entry["value"]
+        tensor = entry.value
         shape = case.shape(tensor)
-        if entry["kind"] != "add_loss" or not shape or math.prod(shape) < 2:
+        if entry.kind != "add_loss" or not shape or math.prod(shape) < 2:
             continue
         values = case.value(tensor).astype(np.float64)
         grows = " It grows with the batch size." if shape[0] == case.batch_size else ""
         yield (
-            entry["name"],
+            entry.name,
             f"add_loss gets {values.size} numbers, shape {shape}, and Keras adds them up: {n(float(values.sum()))} "
             f"enters the loss, their mean is {n(float(values.mean()))}.{grows}",
             "Give add_loss one number: self.add_loss(keras.ops.mean(...)).",
