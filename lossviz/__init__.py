@@ -4,6 +4,7 @@ explain          Explain the loss of a compiled Keras model on one batch; return
 explain_loss     Explain one loss function on two arrays, without a model; returns a Report.
 LossParts        Keras callback: data loss, regularisation, added losses, outputs and classes, live in fit.
 lint             Say what is wrong with a loss on this data; returns Findings, none for a sound model.
+guard            Context manager: lint looks at the first batch of each fit, train_on_batch and evaluate inside.
 find_nonfinite   Find where a NaN or an infinity enters the loss of a batch, or its gradient; returns a NonFinite.
 Report           The explanation: total, terms, shares along every axis; prints, plots, and checks itself.
 Term             One summand of the loss: an output, an added loss, a regulariser or a constant.
@@ -12,6 +13,7 @@ Step             One operation on that road: what was averaged, summed, multipli
 Finding          One fault: its rule, its place, a sentence with the numbers, and the way out.
 Comparison       What moved between two reports, term by term; report.compare(other) returns it.
 NonFinite        The place: step, term, layer, operation, first index, cause and a way out; false where all is finite.
+GuardError       Raised by guard(error=True) before the first step of a model that has findings.
 AdditivityError  Raised by Report.check() when the shares do not add up to what Keras reports.
 plots            Figures of a report: the cascade of shapes, heat maps per axis, waterfalls. Needs Matplotlib.
 regimes          The four ways in which Keras versions made one number of the same tensors, in plain NumPy.
@@ -29,6 +31,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lossviz import examples, exercises, layers, losses, plots, regimes
     from lossviz.ask.explain import explain, explain_loss
+    from lossviz.ask.guard import GuardError, guard
     from lossviz.ask.lint import lint
     from lossviz.callbacks import LossParts
     from lossviz.nonfinite.find import find_nonfinite
@@ -44,6 +47,7 @@ __all__ = [
     "AdditivityError",
     "Comparison",
     "Finding",
+    "GuardError",
     "LossParts",
     "NonFinite",
     "Part",
@@ -55,6 +59,7 @@ __all__ = [
     "explain",
     "explain_loss",
     "find_nonfinite",
+    "guard",
     "layers",
     "lint",
     "losses",
@@ -70,6 +75,7 @@ _HOME = {
     "NonFinite": "nonfinite.result",
     "find_nonfinite": "nonfinite.find",
     "lint": "ask.lint",
+    **dict.fromkeys(("GuardError", "guard"), "ask.guard"),
     **dict.fromkeys(("explain", "explain_loss"), "ask.explain"),
     **dict.fromkeys(("AdditivityError", "Part", "Step", "Term"), "report.records"),
 }

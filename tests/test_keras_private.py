@@ -11,6 +11,7 @@ from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.trainers.data_adapters import data_adapter_utils
 from keras.src.utils.naming import get_object_name
 from models import compiled, dense, inputs, targets, two_outputs
+from tensorflow.python.eager import context
 from tensorflow.python.framework.auto_control_deps import AutomaticControlDependencies
 
 from lossviz.backend import graph
@@ -384,3 +385,47 @@ def test_a_test_function_goes_on_from_batch_to_batch_until_metrics_are_reset():
     assert model.test_function is before
     assert first == model.evaluate(x[:4], y[:4], batch_size=4, verbose=0)
     assert second == model.evaluate(x, y, batch_size=4, verbose=0)
+
+
+@pytest.mark.parametrize("kind", ["train", "test"])
+def test_keras_functions_hold_the_functions_that_trace_a_batch_and_an_iterator(kind):
+    model = compiled(dense(), "mse")
+    getattr(model, f"make_{kind}_function")()
+    held = _keras._held(getattr(model, f"{kind}_function"))
+    assert isinstance(held["multi_step_on_iterator"], tf.types.experimental.PolymorphicFunction)
+    assert isinstance(held["one_step_on_data"].__wrapped__, tf.types.experimental.PolymorphicFunction)
+
+
+def test_a_trace_made_ahead_is_the_one_that_fit_uses():
+    traces = []
+
+    class Counts(keras.Model):
+        def train_step(self, data):
+            traces.append(1)
+            return super().train_step(data)
+
+    model = compiled(dense(kind=Counts), "mse")
+    batch = (inputs(6, 4), targets(6, 3))
+    model.make_train_function()
+    data = tf.data.Dataset.from_tensors(batch)
+    assert _keras.trace_ahead(model.train_function, iter(data), None) is True
+    count = len(traces)
+    assert _keras.trace_ahead(model.train_function, iter(data), None) is False
+    model.fit(data, verbose=0)
+    assert len(traces) == count > 0
+    assert _keras.trace_ahead(model.train_function, iter([(*batch, None)]), (*batch, None)) is True
+
+
+def test_counts_of_automatic_names_are_one_dictionary():
+    name = layers.Dense(1).name
+    counts = global_state.get_global_attribute("object_name_uids")
+    assert counts["dense"] >= 1 and layers.Dense(1).name == f"dense_{counts['dense'] - 1}" != name
+
+
+def test_eager_random_numbers_come_from_the_rng_of_the_context():
+    keras.utils.set_random_seed(3)
+    with _keras.unnoticed():
+        before = context.context()._rng.getstate()
+        tf.random.uniform(())
+        assert context.context()._rng.getstate() != before
+    assert context.context()._rng.getstate() == before

@@ -25,7 +25,7 @@ from keras.src.backend.common import global_state
 from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.trainers.data_adapters import data_adapter_utils
 from keras.src.utils.naming import get_object_name
-from tensorflow.python.eager import record
+from tensorflow.python.eager import context, record
 
 from lossviz.backend.graph import moved, put_back
 from lossviz.backend.graph import variables as values_of
@@ -392,6 +392,58 @@ def name_scopes() -> Iterator[None]:
         yield
     finally:
         global_state.set_global_attribute("name_scope_stack", open_scopes)
+
+
+@contextlib.contextmanager
+def unnoticed() -> Iterator[None]:
+    """Whatever happens inside, random numbers and automatic names go on afterwards as if nothing had been."""
+    names = global_state.get_global_attribute("object_name_uids")
+    names = None if names is None else dict(names)
+    seed_generator = global_state.get_global_attribute("global_seed_generator")
+    seed = None if seed_generator is None else seed_generator.state.numpy()
+    eager = getattr(context.context(), "_rng", None)  # there once tf.random.set_seed was called
+    eager_state = None if eager is None else eager.getstate()
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        with name_scopes():
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        if eager_state is not None:
+            eager.setstate(eager_state)
+        global_state.set_global_attribute("global_seed_generator", seed_generator)
+        if seed_generator is not None:
+            seed_generator.state.assign(seed)
+        counts = global_state.get_global_attribute("object_name_uids")
+        if counts is not None:
+            counts.clear()
+            counts.update(names or {})
+
+
+def trace_ahead(function: Callable, iterator, batch) -> bool:
+    """Have Keras trace its train or test function as the call `function(iterator)` would, and run nothing; the call
+    then finds the trace. Is there a new one? None is made where Keras runs its steps eagerly, nor for a function that
+    is not Keras's.
+
+    `batch` is what a Python iterator yields next; a `tf.data` iterator is not asked.
+    """
+    inside = _held(function)
+    if isinstance(iterator, tf.data.Iterator):
+        traced, argument = inside.get("multi_step_on_iterator"), iterator
+    else:
+        traced, argument = getattr(inside.get("one_step_on_data"), "__wrapped__", None), batch
+    if not isinstance(traced, tf.types.experimental.PolymorphicFunction) or tf.config.functions_run_eagerly():
+        return False
+    before = traced.experimental_get_tracing_count()
+    traced.get_concrete_function(argument)
+    return traced.experimental_get_tracing_count() > before
+
+
+def _held(function: Callable) -> dict[str, object]:
+    """What a function of Python holds of the scope in which it was made, by name."""
+    code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
+    return {} if code is None else {n: cell.cell_contents for n, cell in zip(code.co_freevars, cells or ())}
 
 
 @contextlib.contextmanager

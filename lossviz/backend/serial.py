@@ -17,6 +17,8 @@ R = TypeVar("R")
 #: Held by every call that traces or replaces something; one call may make others.
 lock = threading.RLock()
 
+_depth = threading.local()
+
 
 def serial(function: Callable[P, R]) -> Callable[P, R]:
     """The function, of which only one call runs at a time in this process; another thread waits."""
@@ -24,6 +26,15 @@ def serial(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def alone(*args: P.args, **kwargs: P.kwargs) -> R:
         with lock:
-            return function(*args, **kwargs)
+            _depth.calls = getattr(_depth, "calls", 0) + 1
+            try:
+                return function(*args, **kwargs)
+            finally:
+                _depth.calls -= 1
 
     return alone
+
+
+def running() -> bool:
+    """Is this thread inside a call of `lossviz`?"""
+    return getattr(_depth, "calls", 0) > 0
