@@ -193,7 +193,7 @@ class _Probe:
         self.run = trace.runner([tangent], self.feeds)
         self.moves_by_data = _moves_by_data(trace, cut, [point.tensor for point in points])
         self.random = np.random.default_rng(0)
-        self.signs = [self.random.uniform(0.5, 1.5, point.tensor.shape.as_list()) for point in points]
+        self.signs = [_uniform(self.random, 0.5, 1.5, point.tensor) for point in points]
 
     @classmethod
     def build(cls, trace: Trace, cut: tf.Tensor, points: Sequence[Point]) -> _Probe | None:
@@ -223,14 +223,13 @@ class _Probe:
         """Values of the points, the batch to probe at, and in one round values of `factors`: arbitrary ones, then those
         of the batch itself."""
         classes = max(self.sizes.values(), default=1)
-        finite = [_finite(leaf, self.random) for leaf in leaves]
+        tensors = [point.tensor for point in self.points]
+        yield [_uniform(self.random, 0.1, 0.9, t) for t in tensors], [_finite(leaf, self.random) for leaf in leaves]
         other = [_other(leaf, classes, self.random) for leaf in leaves]
-        shapes = [point.tensor.shape.as_list() for point in self.points]
-        yield [self.random.uniform(0.1, 0.9, shape) for shape in shapes], finite
-        factors = [self.random.uniform(0.1, 0.9, factor.shape.as_list()) for factor in self.factors]
-        yield [self.random.uniform(0.1, 0.9, shape) for shape in shapes], other, factors
-        yield [self.random.normal(0.0, 1.5, shape) for shape in shapes], other
-        yield [self.random.uniform(0.0, 0.2, shape) for shape in shapes], other
+        factors = [_uniform(self.random, 0.1, 0.9, factor) for factor in self.factors]
+        yield [_uniform(self.random, 0.1, 0.9, t) for t in tensors], other, factors
+        yield [self.random.normal(0.0, 1.5, t.shape.as_list()) for t in tensors], other
+        yield [_uniform(self.random, 0.0, 0.2, t) for t in tensors], other
         yield from self.here(leaves, values)
 
     def here(self, leaves, values) -> Iterable[tuple[list, list]]:
@@ -245,7 +244,7 @@ class _Probe:
         """How fast each element moves when the predictions move with these weights (times arbitrary numbers)."""
         points, leaves, factors = (*feeds, [])[:3]
         directions = [
-            np.zeros(sign.shape) if weight is None else sign * np.broadcast_to(weight, sign.shape)
+            np.zeros(sign.shape, sign.dtype) if weight is None else np.multiply(sign, weight, dtype=sign.dtype)
             for sign, weight in zip(self.signs, weights)
         ]
         arrays = [*points, *directions, *(leaves[k] for k in self.others), *factors]
@@ -263,8 +262,9 @@ class _Probe:
             return np.zeros(whole.shape, bool)
         bad = ~np.isfinite(whole)
         sizes = {name: self.sizes[name] for name in along}
-        codes = {name: self.random.uniform(1.0, 2.0, size) for name, size in sizes.items()}
-        expected = math.prod((_spread(codes[n][places], d, whole.ndim) for n, (d, places) in along.items()), start=1.0)
+        wide = np.float64 if whole.dtype == np.float64 else np.float32
+        codes = {name: self.random.uniform(1.0, 2.0, size).astype(wide) for name, size in sizes.items()}
+        expected = math.prod((_spread(codes[n][places], d, whole.ndim) for n, (d, places) in along.items()), start=1)
         found = self.move(feeds, [self._weights(point, codes, np.multiply, 1.0) for point in self.points])
         with np.errstate(all="ignore"):
             off = np.abs(found - whole * expected) > _SLACK * np.abs(whole) * expected
@@ -574,6 +574,15 @@ def _moves_by_data(trace: Trace, cut: tf.Tensor, points: Sequence[tf.Tensor]) ->
         if floats and indices and any(out.dtype.is_floating for out in operation.outputs):
             return True
     return False
+
+
+def _uniform(random: np.random.Generator, low: float, high: float, tensor: tf.Tensor) -> np.ndarray:
+    """Arbitrary numbers of the tensor's shape, in float64 only where it is that itself."""
+    dtype = np.float64 if tensor.dtype == tf.float64 else np.float32
+    numbers = random.random(tensor.shape.as_list(), dtype)
+    numbers *= dtype(high - low)
+    numbers += dtype(low)
+    return numbers
 
 
 def _finite(leaf: np.ndarray, random: np.random.Generator) -> np.ndarray:
