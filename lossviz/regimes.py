@@ -2,7 +2,7 @@
 
 `reduce` is the wrapper around every loss function, as a direct call; `compare` shows all four regimes side by
 side; `epoch` is what became of the losses of an epoch's batches. A *score array* is what the loss function
-returns: for the built-in losses one number a sample, step or pixel, because they average over the last axis.
+returns: for the built-in losses one number per sample, step or pixel, because they average over the last axis.
 
 | regime          | versions                        | mask divides by                | weights divide by         |
 |-----------------|---------------------------------|--------------------------------|---------------------------|
@@ -347,7 +347,7 @@ class _Call:
 
 
 def _fitting(rules: str, target: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Shapes of weights that fit anything of shape `target`: one weight a sample, and one an element."""
+    """Shapes of weights that fit anything of shape `target`: one weight per sample, and one per element."""
     if not target:
         return [()]
     sample = target[:1] if rules == "keras-2.2" else target[:1] + (1,) * (len(target) - 1)

@@ -105,7 +105,7 @@ def batch(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
             if leaf is None:
                 continue
             if leaf.ndim == 0:
-                raise ValueError(f"{name} holds a single number; it needs one entry a sample: shape (batch, ...).")
+                raise ValueError(f"{name} holds a single number; it needs one entry per sample: shape (batch, ...).")
             if name == "sample_weight" and leaf.size == 0 and leaf.shape[0]:
                 raise ValueError(
                     f"sample_weight has shape {leaf.shape}, so it holds no weight. Pass one weight per sample, shape "
@@ -354,8 +354,8 @@ def _weight_advice(what: str, weight: tuple, prediction: tuple) -> str:
         )
     return (
         f"{text} A loss over the last axis of predictions of shape {tuple(prediction)} has values of shape {values}, "
-        f"and Keras 3 lines weights up with the *last* axes of that. Use shape {per_sample} for one weight a sample "
-        f"(weights.reshape{per_sample}), or {values} for one weight a position."
+        f"and Keras 3 lines weights up with the *last* axes of that. Use shape {per_sample} for one weight per sample "
+        f"(weights.reshape{per_sample}), or {values} for one weight per position."
     )
 
 

@@ -60,7 +60,7 @@ class Part:
     are called. `true_class`, where the targets are classes, holds the true class of each position and
     `true_class_axes` names its dimensions. `sums` holds what a ratio is made of, summed over
     everything but `axes`: its numerator and denominator, and TP, FP, FN of y_true and y_pred as they were passed.
-    `views`, of a whole data set, are the same shares along other axes: one a sample, one a true class.
+    `views`, of a whole data set, are the same shares along other axes: one per sample, one per true class.
     `absolute` is the sum of absolute shares where `contributions` are sums of shares already, else None.
     """
 
