@@ -7,9 +7,12 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
-from models import inputs, targets
+from models import believe, inputs, targets
 
 import lossviz
+from lossviz.backend import graph
+from lossviz.backend.tensorflow_program import TensorFlowProgram
+from lossviz.engine import ops as kinds
 from lossviz.engine import tail
 
 # -- certification --------------------------------------------------------------------------------------------------
@@ -29,7 +32,7 @@ FALSE_RULES = {
 def test_an_operation_taken_for_linear_is_caught(operation, loss, monkeypatch):
     honest = lossviz.explain_loss(loss, targets(4, 3), inputs(4, 3)).check()
     assert honest.terms[0].parts[0].note != "not certified"
-    monkeypatch.setattr(tail, "_FIRST", tail._FIRST | {operation})
+    believe(monkeypatch, operation)
     report = lossviz.explain_loss(loss, targets(4, 3), inputs(4, 3)).check()
     assert report.terms[0].exactness == "opaque"
     assert report.terms[0].parts[0].note == "not certified"
@@ -41,7 +44,7 @@ def test_a_product_of_two_predictions_taken_for_linear_is_caught(monkeypatch):
     def loss(y, p):
         return ops.mean(y - p, axis=-1) * ops.mean(p, axis=-1)
 
-    monkeypatch.setattr(tail, "_SUMS", tail._SUMS | {"Mul"})
+    believe(monkeypatch, "Mul", kinds.ALL)
     report = lossviz.explain_loss(loss, targets(4, 3), inputs(4, 3)).check()
     assert (report.terms[0].exactness, report.terms[0].parts[0].note) == ("opaque", "not certified")
 
@@ -51,7 +54,7 @@ def test_one_false_part_leaves_the_other_terms_readable(monkeypatch):
     a, b = keras.layers.Dense(3, name="a")(x), keras.layers.Dense(3, name="b")(x)
     model = keras.Model(x, [a, b])
     model.compile(loss=[FALSE_RULES["Sqrt"], "mse"], jit_compile=False)
-    monkeypatch.setattr(tail, "_FIRST", tail._FIRST | {"Sqrt"})
+    believe(monkeypatch, "Sqrt")
     report = lossviz.explain(model, inputs(6, 4), [targets(6, 3), targets(6, 3)]).check()
     assert [term.exactness for term in report.terms] == ["opaque", "exact"]
     assert report.term("b").axes == ("batch", "class")
@@ -65,7 +68,7 @@ def test_a_compute_loss_that_is_not_linear_is_caught(monkeypatch):
     x = keras.Input((4,))
     model = Override(x, keras.layers.Dense(3)(x))
     model.compile(jit_compile=False)
-    monkeypatch.setattr(tail, "_FIRST", tail._FIRST | {"Abs"})
+    believe(monkeypatch, "Abs")
     report = lossviz.explain(model, inputs(6, 4), targets(6, 3)).check()
     assert [term.exactness for term in report.terms] == ["opaque"]
 
@@ -95,8 +98,7 @@ def test_a_custom_gradient_is_not_followed(loss, axes):
 
 
 def test_a_custom_gradient_that_is_followed_is_caught(monkeypatch):
-    monkeypatch.setattr(tail, "_has_own_gradient", lambda operation: False)
-    monkeypatch.setattr(tail, "_SUMS", tail._SUMS | {"IdentityN"})
+    believe(monkeypatch, "IdentityN", kinds.ALL)
     report = lossviz.explain_loss(CUSTOM["after the mean"][0], targets(4, 3), inputs(4, 3)).check()
     assert (report.terms[0].exactness, report.terms[0].parts[0].note) == ("opaque", "not certified")
 
@@ -221,21 +223,21 @@ def test_a_share_called_batch_belongs_to_its_sample(program):
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(programs(ANY, ENDS))
 def test_no_cut_lies_on_the_road_of_another(program):
-    with tf.Graph().as_default():
-        y, p = tf.compat.v1.placeholder(tf.float32, (3, 3)), tf.compat.v1.placeholder(tf.float32, (3, 3))
-        root = loss_of(program, ANY)(y, p)
-        found = tail.Reader([root], [p], set()).find_tail(root)
-    cuts = {cut.tensor.ref() for cut in found.cuts}
+    traced = graph.trace(lambda y, p: loss_of(program, ANY)(y, p), [tf.TensorSpec((3, 3))] * 2)
+    lowered = TensorFlowProgram(traced)
+    root, p = lowered.value(traced.function.outputs[0]), lowered.feeds[1]
+    found = tail.Reader([root], [p]).find_tail(root)
+    cuts = {cut.tensor for cut in found.cuts}
     assert len(cuts) == len(found.cuts)
     for cut in found.cuts:
-        after = {out.ref() for operation in cut.path for out in operation.outputs}
+        after = {output for op in cut.path for output in op.outputs}
         assert not after & cuts
     # every road from the root ends at a cut: what is left of the tail without them does not depend on p
-    stack, seen, reader = [root], set(), tail.Reader([root], [p], set())
+    stack, seen, reader = [root], set(), tail.Reader([root], [p])
     while stack:
-        tensor = stack.pop()
-        if tensor.ref() in cuts or tensor.ref() in seen or tensor.ref() not in reader.depends:
+        value = stack.pop()
+        if value in cuts or value in seen or value not in reader.depends:
             continue
-        seen.add(tensor.ref())
-        assert tensor is not p, "a road from the predictions to the loss is not cut"
-        stack.extend(tensor.op.inputs)
+        seen.add(value)
+        assert value is not p, "a road from the predictions to the loss is not cut"
+        stack.extend(value.op.inputs)

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers, ops
-from models import compiled, dense, inputs, onehot, sequence, targets, two_outputs, weights
+from models import believe, compiled, dense, inputs, onehot, sequence, targets, two_outputs, weights
 
 import lossviz
 from lossviz.ask import kept
 from lossviz.backend import graph
 from lossviz.backend import keras_private as _keras
-from lossviz.engine import tail
 
 X, Y = inputs(6, 4), targets(6, 3)
 
@@ -196,7 +195,7 @@ def test_other_data_are_another_report_and_certified_anew(traces):
 
 def test_a_branch_that_the_first_batch_did_not_show_is_caught(traces, monkeypatch):
     """With all weights zero nothing is proved; the next batch must not profit from it."""
-    monkeypatch.setattr(tail, "_FIRST", tail._FIRST | {"Sqrt"})
+    believe(monkeypatch, "Sqrt")
 
     def rooted(y_true, y_pred):
         return ops.sqrt(ops.mean(ops.square(y_true - y_pred), axis=-1))

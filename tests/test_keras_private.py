@@ -17,7 +17,7 @@ from tensorflow.python.framework.auto_control_deps import AutomaticControlDepend
 from lossviz.backend import graph
 from lossviz.backend import keras_private as _keras
 from lossviz.backend import quiet as _quiet
-from lossviz.engine import tail
+from lossviz.backend.tensorflow_program import has_own_gradient
 
 
 def built(model):
@@ -370,7 +370,7 @@ def test_custom_gradients_show_in_the_attribute_of_their_identity():
         return 2 * x, lambda gradient: gradient
 
     trace = graph.trace(lambda x: doubled(x), [tf.TensorSpec((3,))])
-    marked = [operation for operation in trace.graph.get_operations() if tail._has_own_gradient(operation)]
+    marked = [operation for operation in trace.graph.get_operations() if has_own_gradient(operation)]
     assert [operation.type for operation in marked] == ["IdentityN"]
 
 

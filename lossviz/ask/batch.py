@@ -16,8 +16,10 @@ from lossviz.ask import checks, kept
 from lossviz.backend import graph, tracing
 from lossviz.backend import keras_private as _keras
 from lossviz.backend import quiet as _quiet
+from lossviz.backend.tensorflow_program import lower
 from lossviz.backend.tracing import Traced
-from lossviz.engine.decompose import Decomposition, Plan, decompose, plan
+from lossviz.engine.decompose import Decomposition, Plan, decompose
+from lossviz.engine.decompose import plan as make_plan
 from lossviz.engine.labels import first_nonfinite
 from lossviz.engine.terms import write_terms
 from lossviz.report.findings import Finding
@@ -26,6 +28,15 @@ from lossviz.rules import evidence
 
 # Allowed rounding, relative to the sum of absolute shares, by the dtype of the loss.
 _TOLERANCE = {"float64": 1e-12, "float32": 1e-6, "bfloat16": 2e-2, "float16": 2e-3}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Planned:
+    """What is kept with a model for one kind of batch."""
+
+    traced: Traced
+    plan: Plan
+
 
 _DRAWS = (
     "it draws random numbers, so another call of Keras gives another number: this is the number of the draw that the "
@@ -59,31 +70,32 @@ def explain_batch(
         memory = kept.of(model)
         old = bool(memory)
         planned = _planned(memory, model, x, y, sample_weight, training, word, errors)
-        traced, reported = planned.traced, None
+        traced, plan, reported = planned.traced, planned.plan, None
         if begin is not None:
             begin(traced)
-        elif not (training or class_weight is not None or traced.random or planned.confirmed):
+        elif not (training or class_weight is not None or traced.random or plan.confirmed):
             with errors():
                 reported = _ask(memory, model, x, y, sample_weight, traced)
         leaves = tracing.leaves([x, y, sample_weight])
         with errors():
-            values = planned.program(leaves)
+            values = plan.run(leaves)
         predicted = traced.prediction_names, traced.predictions
         named, labels = checks.names(*predicted, axes, class_names, _class_axes(traced))
         notes = _model_notes(model, traced)
         source = "test_on_batch" if _keras.tests_plainly(model) else "evaluate"
         about = {"model": model, "x": x, "y": y, "given": given}
         about |= {"class_weight": class_weight, "batches_of": batches_of}
-        decomposition = decompose(planned, leaves, values)
-        report = _report(decomposition, reported, source, notes, named, labels, max_elements, about)
+        traced = dataclasses.replace(traced, leaves=leaves)
+        parts = decompose(plan, leaves, values)
+        report = _report(traced, parts, reported, source, notes, named, labels, max_elements, about)
         if report.adds_up and reported is not None:
-            planned.confirmed = _keras.evaluates_plainly(model)
+            plan.confirmed = _keras.evaluates_plainly(model)
         if report.adds_up or not old:
             return report
         kept.forget(model)  # something has changed that nobody could see: once more, from the start
 
 
-def _planned(memory: kept.Kept, model, x, y, sample_weight, training: bool, word: str, errors: Callable) -> Plan:
+def _planned(memory: kept.Kept, model, x, y, sample_weight, training: bool, word: str, errors: Callable) -> Planned:
     """The plan of this batch: the one kept with the model, or a new one."""
     structure = [x, y, sample_weight]
     specs = keras.tree.map_structure(lambda leaf: None if leaf is None else (leaf.shape, str(leaf.dtype)), structure)
@@ -95,7 +107,7 @@ def _planned(memory: kept.Kept, model, x, y, sample_weight, training: bool, word
         if graph.holds_python(traced.root) and not traced.random:
             first, second = (traced.run([traced.root])[0] for _ in range(2))
             traced.random = not np.array_equal(first, second, equal_nan=True)
-        found = plan(traced)
+        found = Planned(traced, make_plan(lower(traced)))
         memory.keep(memory.plans, key, found)
         memory.settle(model)
     return found
@@ -126,19 +138,26 @@ def explain_arrays(loss, y_true, y_pred, sample_weight, mask, axes, class_names,
         if not traced.random:
             reported = tracing.call_loss(loss, y_true, y_pred, sample_weight, mask).numpy().mean()
     named, labels = checks.names([loss.name], traced.predictions, axes, class_names, _class_axes(traced))
-    planned = plan(traced)
-    decomposition = decompose(planned, traced.leaves, planned.program(traced.leaves))
+    plan = make_plan(lower(traced))
+    decomposition = decompose(plan, traced.leaves, plan.run(traced.leaves))
     notes = [_DRAWS] if traced.random else []
-    return _report(decomposition, reported, "the loss itself", notes, named, labels, max_elements)
+    return _report(traced, decomposition, reported, "the loss itself", notes, named, labels, max_elements)
 
 
 def _report(
-    decomposition: Decomposition, reported, source, notes, named, labels, max_elements, about: dict | None = None
+    traced: Traced,
+    decomposition: Decomposition,
+    reported,
+    source,
+    notes,
+    named,
+    labels,
+    max_elements,
+    about: dict | None = None,
 ) -> Report:
     """The report of one batch. Without `reported`, its number is what `compute_loss` gave in the same run."""
-    traced = decomposition.traced
     if reported is None:
-        reported, source = decomposition.values[traced.root.ref()], "compute_loss"
+        reported, source = decomposition.values[decomposition.loss.root], "compute_loss"
     terms = write_terms(decomposition, named, labels, max_elements)
     for words, placeholders in traced.inputs.items():
         for placeholder in placeholders:
@@ -156,7 +175,7 @@ def _report(
         notes=tuple(notes),
     )
     report = _rounded(report, traced)
-    findings, more = rules.check(evidence.of_trace(decomposition, report, **(about or {})))
+    findings, more = rules.check(evidence.of_trace(traced, decomposition, report, **(about or {})))
     return dataclasses.replace(report, findings=findings, notes=(*report.notes, *more))
 
 

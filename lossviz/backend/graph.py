@@ -162,19 +162,17 @@ def _copied(roots: Sequence[tf.Tensor], feeds: Sequence[tf.Tensor], operations: 
 
 
 class Rerun:
-    """`roots` as a function of other values for `cuts`, tensors that they are computed from, and for `frontier`, what
-    else enters on the way from there."""
+    """`roots` as a function of numbers for `feeds`: those of `cuts`, tensors that they are computed from, and of
+    `frontier`, what else enters on the way from there, that are needed."""
 
     def __init__(self, roots: Sequence[tf.Tensor], cuts: Iterable[tf.Tensor], frontier: Iterable[tf.Tensor]):
-        self.cuts = [tensor.ref() for tensor in cuts]
         entering = [tensor.ref() for tensor in frontier if tensor.op.type != "Const"]
-        self.feeds, operations = _between({*self.cuts, *entering}, roots)
+        self.feeds, operations = _between({*(tensor.ref() for tensor in cuts), *entering}, roots)
         self.function = _copied(roots, self.feeds, operations)
 
-    def __call__(self, points: Iterable[np.ndarray], values: dict) -> list[np.ndarray]:
-        """The roots, with `points` in place of the cuts and everything else as in `values`."""
-        fed = values | dict(zip(self.cuts, points, strict=True))
-        return [_array(root) for root in self.function(*(fed[tensor.ref()] for tensor in self.feeds))]
+    def __call__(self, numbers: Iterable) -> list[np.ndarray]:
+        """The roots, from numbers for `feeds`."""
+        return [_array(root) for root in self.function(*numbers)]
 
 
 def _between(given: set, roots: Iterable[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Operation]]:

@@ -1,8 +1,8 @@
 """Prove which position of the prediction an element loss belongs to, instead of believing names of operations.
 
 An element belongs to position i of an axis when its derivative with respect to the predictions is zero everywhere
-but at position i of that axis. The probe asks the graph's own derivative, in forward mode: it moves the predictions of
-some positions together and looks which elements move. Zero times anything is exactly zero, so "does not move" is no
+but at position i of that axis. The probe asks the program's own derivative, in forward mode: it moves the predictions
+of some positions together and looks which elements move. Zero times anything is exactly zero, so "does not move" is no
 matter of rounding.
 
 `axes` proposes names by following them through operations. A proposal is checked with a few probes (`_Probe.agrees`);
@@ -16,24 +16,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from lossviz.backend.graph import Trace, ancestors
+from lossviz.backend.program import Op, Program, Value, ancestors
+from lossviz.engine import ops
 from lossviz.engine.axes import Atom, Dims
 
 #: How far a derivative may be off the one predicted, relative to it, before the digits are asked instead.
 _SLACK = 1e-3
 #: Pairs of random halves of the positions; a weak dependence that all of them miss would have to be on a few elements.
 _HALVES = 2
-#: What changes no position between the predictions and what the loss normalises.
-_ELEMENTWISE = {
-    *("Identity", "Cast", "Sub", "AddV2", "Mul", "RealDiv", "Maximum", "Minimum", "Exp", "Abs", "SelectV2", "Select"),
-    *("Log", "Log1p", "Neg", "Square", "Sqrt", "Sigmoid", "Softplus", "Tanh", "Relu", "ClipByValue", "EnsureShape"),
-}
-#: Where no derivative passes.
-_STOPS = {"StopGradient", "PreventGradient"}
+#: What changes no position between the predictions and what the loss normalises, where shapes are the same.
+_ELEMENTWISE = ("identity", "cast", "add", "mul", "div", "neg", "select", "elementwise", "squash")
+#: What the loss may make of an element before it sums up its axis to divide by that.
+_SIZES = ("Square", "Abs", "Exp")
 #: Where a position is that no probe has seen move.
 _UNSEEN = -1
 
@@ -42,12 +40,20 @@ _UNSEEN = -1
 class Point:
     """A tensor of predictions, and the name of each of its axes."""
 
-    tensor: tf.Tensor
+    tensor: Value
     names: tuple[str, ...]
 
     @property
     def sizes(self) -> dict[str, int]:
-        return dict(zip(self.names, self.tensor.shape.as_list()))
+        return dict(zip(self.names, self.tensor.shape))
+
+
+class Round(NamedTuple):
+    """Where a probe looks: values of the points, of the batch and, if any, of the factors."""
+
+    points: list[np.ndarray]
+    leaves: list[np.ndarray]
+    factors: Sequence[np.ndarray] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +83,9 @@ class Placement:
 class Certifier:
     """The proof for one cut tensor. `of` gives its placement, anew for each batch only where moves depend on data."""
 
-    def __init__(self, trace: Trace, cut: tf.Tensor, points: Sequence[Point], proposal: Dims | None, class_axis: str):
-        self.trace, self.cut, self.proposal, self.class_axis = trace, cut, proposal, class_axis
-        self.points = [p for p in points if p.tensor.dtype.is_floating and p.tensor.shape.is_fully_defined()]
+    def __init__(self, cut: Value, points: Sequence[Point], proposal: Dims | None, class_axis: str):
+        self.cut, self.proposal, self.class_axis = cut, proposal, class_axis
+        self.points = [p for p in points if p.tensor.is_floating and p.tensor.is_static]
         self.reads = True  # unless it turns out that no derivative leads to the predictions
         self.known: Placement | None = None
         self.probes: list[_Probe] | None = None
@@ -94,7 +100,7 @@ class Certifier:
             depends = bool(self.points) and self.reads
             self.known = Placement(_nameless(self.cut), depends=depends or not self.points)
             return self.known
-        depends_on_data = any(probe.moves_by_data for probe in self.probes) or not self.cut.shape.is_fully_defined()
+        depends_on_data = any(probe.moves_by_data for probe in self.probes) or not self.cut.is_static
         found = None if depends_on_data else self._proposed(leaves, values)
         if found is None:
             found, depends_on_data = self._found(leaves, values, depends_on_data)
@@ -105,14 +111,14 @@ class Certifier:
     def _probes(self) -> list[_Probe]:
         """One with the predictions, one with what the loss itself normalises over its class axis in their place."""
         try:
-            plain = _Probe.build(self.trace, self.cut, self.points)
-        except (LookupError, ValueError, TypeError, NotImplementedError):  # an operation without a derivative
+            plain = _Probe.build(self.cut, self.points)
+        except self.cut.program.underivable:
             return []
         if plain is None:
             self.reads = False
             return []
         extra = _normalised(self.cut, plain.points, self.class_axis)
-        normal = _Probe.build(self.trace, self.cut, [*plain.points, *extra]) if extra else None
+        normal = _Probe.build(self.cut, [*plain.points, *extra]) if extra else None
         return [probe for probe in (plain, normal) if probe is not None]
 
     def _proposed(self, leaves, values) -> Placement | None:
@@ -122,12 +128,12 @@ class Certifier:
         along = _along(self.proposal, wanted)
         if along is None or {name for name, size in wanted.items() if size > 1} - along.keys():
             return None
-        unseen = np.ones(self.cut.shape.as_list(), bool)
+        unseen = np.ones([size or 0 for size in self.cut.shape or ()], bool)
         # what the loss normalises over the classes stands for the predictions along that axis alone
         classes = {name: place for name, place in along.items() if normal is not plain and name == self.class_axis}
         others = {name: place for name, place in along.items() if name not in classes}
-        for feeds, again in zip(plain.rounds(leaves, values), normal.rounds(leaves, values)):
-            moved = plain.agrees(feeds, others)
+        for at, again in zip(plain.rounds(leaves, values), normal.rounds(leaves, values)):
+            moved = plain.agrees(at, others)
             if moved is None or (classes and normal.agrees(again, classes) is None):
                 return None
             unseen &= ~moved
@@ -182,82 +188,66 @@ class Certifier:
 class _Probe:
     """The derivative of one cut in a direction of the predictions."""
 
-    def __init__(self, trace: Trace, cut: tf.Tensor, points: list[Point], directions, tangent):
-        self.trace, self.cut, self.points, self.directions, self.tangent = trace, cut, points, directions, tangent
-        first = points[0].sizes
-        self.sizes = {name: first[name] for name in first}
-        given = {point.tensor.ref() for point in points}
-        self.others = [k for k, feed in enumerate(trace.feeds) if feed.ref() not in given]
-        self.feeds = [*(point.tensor for point in points), *directions, *(trace.feeds[k] for k in self.others)]
+    def __init__(self, cut: Value, points: list[Point], directions: list[Value], tangent: Value):
+        self.cut, self.points = cut, points
+        self.program: Program = cut.program
+        self.sizes = points[0].sizes
+        given = {point.tensor for point in points}
+        self.others = [k for k, feed in enumerate(self.program.feeds) if feed not in given]
+        self.feeds = [*(point.tensor for point in points), *directions, *(self.program.feeds[k] for k in self.others)]
         self.factors = _factors(cut, [point.tensor for point in points])
-        self.run = trace.runner([tangent], self.feeds)
-        self.moves_by_data = _moves_by_data(trace, cut, [point.tensor for point in points])
+        self.tangent = tangent
+        self.moves_by_data = _moves_by_data(cut, [point.tensor for point in points])
         self.random = np.random.default_rng(0)
         self.signs = [_uniform(self.random, 0.5, 1.5, point.tensor) for point in points]
 
     @classmethod
-    def build(cls, trace: Trace, cut: tf.Tensor, points: Sequence[Point]) -> _Probe | None:
+    def build(cls, cut: Value, points: Sequence[Point]) -> _Probe | None:
         """None where the cut depends on none of the points."""
-        tensors = [point.tensor for point in points]
-        with trace.graph.as_default():
-            seed = tf.zeros(tf.shape(cut), cut.dtype)
-            if any(tensor is cut for tensor in tensors):
-                slopes = [seed if tensor is cut else None for tensor in tensors]
-            else:
-                slopes = tf.gradients(cut, tensors, grad_ys=seed, stop_gradients=tensors)
-            kept = [(p, tf.convert_to_tensor(s)) for p, s in zip(points, slopes) if s is not None]
-            if not kept:
-                return None
-            directions = [tf.compat.v1.placeholder(p.tensor.dtype, p.tensor.shape) for p, _ in kept]
-            moved = [
-                direction if slope is seed else tf.gradients(slope, seed, grad_ys=direction)[0]
-                for (_, slope), direction in zip(kept, directions)
-            ]
-            moved = [tf.convert_to_tensor(one) for one in moved if one is not None]
-            if not moved:
-                return None
-            tangent = tf.add_n(moved) if len(moved) > 1 else tf.identity(moved[0])
-        return cls(trace, cut, [point for point, _ in kept], directions, tangent)
+        found = cut.program.tangent(cut, [point.tensor for point in points])
+        if found is None:
+            return None
+        kept, directions, tangent = found
+        return cls(cut, [points[k] for k in kept], directions, tangent)
 
-    def rounds(self, leaves: Sequence[np.ndarray], values: dict) -> Iterable[tuple[list[np.ndarray], ...]]:
-        """Values of the points, the batch to probe at, and in one round values of `factors`: arbitrary ones, then those
-        of the batch itself."""
+    def rounds(self, leaves: Sequence[np.ndarray], values: dict) -> Iterable[Round]:
+        """What to probe at: arbitrary values, then those of the batch itself."""
         classes = max(self.sizes.values(), default=1)
         tensors = [point.tensor for point in self.points]
-        yield [_uniform(self.random, 0.1, 0.9, t) for t in tensors], [_finite(leaf, self.random) for leaf in leaves]
+        finite = [_finite(leaf, self.random) for leaf in leaves]
+        yield Round([_uniform(self.random, 0.1, 0.9, t) for t in tensors], finite)
         other = [_other(leaf, classes, self.random) for leaf in leaves]
         factors = [_uniform(self.random, 0.1, 0.9, factor) for factor in self.factors]
-        yield [_uniform(self.random, 0.1, 0.9, t) for t in tensors], other, factors
-        yield [self.random.normal(0.0, 1.5, t.shape.as_list()) for t in tensors], other
-        yield [_uniform(self.random, 0.0, 0.2, t) for t in tensors], other
+        yield Round([_uniform(self.random, 0.1, 0.9, t) for t in tensors], other, factors)
+        yield Round([_uniform(self.random, 0.1, 0.9, t) for t in tensors], other)
+        yield Round([self.random.normal(0.0, 1.5, t.shape) for t in tensors], other)
+        yield Round([_uniform(self.random, 0.0, 0.2, t) for t in tensors], other)
         yield from self.here(leaves, values)
 
-    def here(self, leaves, values) -> Iterable[tuple[list, list]]:
+    def here(self, leaves, values) -> Iterable[Round]:
         """The batch itself."""
-        known = dict(zip((feed.ref() for feed in self.trace.feeds), leaves)) | values
-        missing = [point.tensor for point in self.points if point.tensor.ref() not in known]
+        known = dict(zip(self.program.feeds, leaves)) | values
+        missing = [point.tensor for point in self.points if point.tensor not in known]
         if missing:
-            known |= zip((t.ref() for t in missing), self.trace.run(missing, self.trace.feeds, leaves))
-        yield [known[point.tensor.ref()] for point in self.points], list(leaves)
+            known |= zip(missing, self.program.runner(missing, self.program.feeds)(leaves))
+        yield Round([known[point.tensor] for point in self.points], list(leaves))
 
-    def move(self, feeds: tuple[list, ...], weights: Sequence[np.ndarray | None]) -> np.ndarray:
+    def move(self, at: Round, weights: Sequence[np.ndarray | None]) -> np.ndarray:
         """How fast each element moves when the predictions move with these weights (times arbitrary numbers)."""
-        points, leaves, factors = (*feeds, [])[:3]
         directions = [
             np.zeros(sign.shape, sign.dtype) if weight is None else np.multiply(sign, weight, dtype=sign.dtype)
             for sign, weight in zip(self.signs, weights)
         ]
-        arrays = [*points, *directions, *(leaves[k] for k in self.others), *factors]
-        feeds = [*self.feeds, *self.factors]
-        run = self.trace.runner([self.tangent], feeds) if factors else self.run
+        feeds = [*self.feeds, *(self.factors if at.factors else ())]
+        arrays = [*at.points, *directions, *(at.leaves[k] for k in self.others), *at.factors]
         try:
-            return run([np.asarray(a).astype(t.dtype.as_numpy_dtype, copy=False) for a, t in zip(arrays, feeds)])[0]
-        except tf.errors.OpError:  # the loss asserts something of its data that arbitrary numbers are not
-            return np.full([size or 0 for size in self.cut.shape.as_list()], np.nan)
+            return self.program.runner([self.tangent], feeds)(arrays)[0]
+        except self.program.errors:  # the loss asserts something of its data that arbitrary numbers are not
+            return np.full([size or 0 for size in self.cut.shape], np.nan)
 
-    def agrees(self, feeds, along: dict[str, tuple[int, np.ndarray]]) -> np.ndarray | None:
+    def agrees(self, at: Round, along: dict[str, tuple[int, np.ndarray]]) -> np.ndarray | None:
         """Do the elements move as they would if they stood where `along` says? Which of them moved; None if not."""
-        whole = self.move(feeds, [np.ones(()) for _ in self.points])
+        whole = self.move(at, [np.ones(()) for _ in self.points])
         if not np.isfinite(whole).any():
             return np.zeros(whole.shape, bool)
         bad = ~np.isfinite(whole)
@@ -265,7 +255,7 @@ class _Probe:
         wide = np.float64 if whole.dtype == np.float64 else np.float32
         codes = {name: self.random.uniform(1.0, 2.0, size).astype(wide) for name, size in sizes.items()}
         expected = math.prod((_spread(codes[n][places], d, whole.ndim) for n, (d, places) in along.items()), start=1)
-        found = self.move(feeds, [self._weights(point, codes, np.multiply, 1.0) for point in self.points])
+        found = self.move(at, [self._weights(point, codes, np.multiply, 1.0) for point in self.points])
         with np.errstate(all="ignore"):
             off = np.abs(found - whole * expected) > _SLACK * np.abs(whole) * expected
         if (off & ~bad).any():
@@ -278,16 +268,18 @@ class _Probe:
             color = np.broadcast_to(color, whole.shape)
             for side in (False, True):
                 weights = [self._weights(p, halves, np.logical_xor, False) == side for p in self.points]
-                if ((self.move(feeds, weights) != 0) & (color != side) & ~bad).any():
+                if ((self.move(at, weights) != 0) & (color != side) & ~bad).any():
                     return None
         return (whole != 0) & ~bad
 
-    def positions(self, name: str, rounds: Iterable) -> tuple[np.ndarray | None, bool]:
+    def positions(self, name: str, rounds: Iterable[Round]) -> tuple[np.ndarray | None, bool]:
         """Where along this axis each element stands, `_UNSEEN` where nothing moves it; None where one depends on
         several positions. True beside it: the positions differ with the values."""
         found = None
-        for feeds in rounds:
-            place = self._digits(name, self.sizes[name], feeds)
+        for at in rounds:
+            place = self._digits(name, self.sizes[name], at)
+            if place is None and at.factors:
+                continue  # with other factors an element would depend on several positions
             if place is None:
                 return None, False
             if found is None:
@@ -301,12 +293,12 @@ class _Probe:
                 break
         return found, False
 
-    def _digits(self, name: str, size: int, feeds) -> np.ndarray | None:
+    def _digits(self, name: str, size: int, at: Round) -> np.ndarray | None:
         place, seen = 0, None
         for digit in range(max(1, math.ceil(math.log2(size)))):
             bits = (np.arange(size) >> digit & 1).astype(bool)
-            one = self.move(feeds, [self._only(point, name, bits) for point in self.points])
-            zero = self.move(feeds, [self._only(point, name, ~bits) for point in self.points])
+            one = self.move(at, [self._only(point, name, bits) for point in self.points])
+            zero = self.move(at, [self._only(point, name, ~bits) for point in self.points])
             bad = ~np.isfinite(one) | ~np.isfinite(zero)
             if ((one != 0) & (zero != 0) & ~bad).any():
                 return None
@@ -332,8 +324,8 @@ class _Probe:
 # -- what a placement says, and how it is read off positions -------------------------------------------------
 
 
-def _nameless(tensor: tf.Tensor) -> Dims:
-    return ((),) * (tensor.shape.rank or 0)
+def _nameless(tensor: Value) -> Dims:
+    return ((),) * (tensor.rank or 0)
 
 
 def _single(sizes: dict[str, int]) -> set[str]:
@@ -418,16 +410,16 @@ def _product(places: dict[str, np.ndarray], size: int) -> tuple[Atom, ...] | Non
 # -- what the loss does with the predictions ------------------------------------------------------------------
 
 
-def _normalised(cut: tf.Tensor, points: Sequence[Point], class_axis: str) -> list[Point]:
+def _normalised(cut: Value, points: Sequence[Point], class_axis: str) -> list[Point]:
     """What the loss makes of predictions by normalising them over the class axis."""
-    from_points = {point.tensor.ref(): point for point in points}
+    from_points = {point.tensor: point for point in points}
     moving = set(from_points)
-    for operation in ancestors([cut]):
-        if operation.type not in _STOPS and any(tensor.ref() in moving for tensor in operation.inputs):
-            moving.update(out.ref() for out in operation.outputs if out.dtype.is_floating)
+    for op in ancestors([cut]):
+        if op.kind != "stop" and any(value in moving for value in op.inputs):
+            moving.update(output for output in op.outputs if output.is_floating)
     found = []
-    for operation in _between(cut, [point.tensor for point in points]):
-        normal = _normalisation(operation)
+    for op in _between(cut, [point.tensor for point in points]):
+        normal = _normalisation(op)
         if normal is None:
             continue
         source, axis = normal
@@ -435,151 +427,137 @@ def _normalised(cut: tf.Tensor, points: Sequence[Point], class_axis: str) -> lis
         if point is None:
             continue
         names = tuple(point.names[k] for k in permutation)
-        if names[axis] == class_axis and operation.outputs[0].shape.is_fully_defined():
-            found.append(Point(operation.outputs[0], names))
+        if names[axis] == class_axis and op.outputs[0].is_static:
+            found.append(Point(op.outputs[0], names))
     return found
 
 
-def _between(cut: tf.Tensor, stops: Sequence[tf.Tensor]) -> list[tf.Operation]:
+def _between(cut: Value, stops: Sequence[Value]) -> list[Op]:
     """Operations from `stops` (left out) to the cut, as far as a derivative goes."""
-    ends = {tensor.op.name for tensor in stops}
-    order, stack, seen = [], [cut.op], {cut.op.name}
+    ends = {value.op for value in stops}
+    order, stack, seen = [], [cut.op], {cut.op}
     while stack:
-        operation = stack.pop()
-        if operation.name in ends or operation.type in _STOPS:
+        op = stack.pop()
+        if op in ends or op.kind == "stop":
             continue
-        order.append(operation)
-        for tensor in operation.inputs:
-            if tensor.op.name not in seen:
-                seen.add(tensor.op.name)
-                stack.append(tensor.op)
+        order.append(op)
+        for value in op.inputs:
+            if value.op not in seen:
+                seen.add(value.op)
+                stack.append(value.op)
     return order
 
 
-def _normalisation(operation: tf.Operation) -> tuple[tf.Tensor, int] | None:
+def _normalisation(op: Op) -> tuple[Value, int] | None:
     """What this operation normalises, and along which axis; None for any other operation."""
-    if operation.type in ("Softmax", "LogSoftmax"):
-        return operation.inputs[0], operation.inputs[0].shape.rank - 1
-    if operation.type not in ("RealDiv", "Div", "DivNoNan", "Mul", "Sub"):
+    if op.kind == "squash" and op.info["how"] != "sigmoid":
+        return op.inputs[0], op.info["axis"] % op.inputs[0].rank
+    if op.kind not in ("div", "mul") and not (op.kind == "add" and ops.subtracts(op, op.inputs[-1])):
         return None
-    for whole, part in (operation.inputs, tuple(operation.inputs)[::-1])[: 2 if operation.type == "Mul" else 1]:
+    for whole, part in (op.inputs, op.inputs[::-1])[: 2 if op.kind == "mul" else 1]:
         total = _bare(part)
-        if operation.type == "Mul":
-            total = _bare(total.op.inputs[0]) if total.op.type == "Rsqrt" else None
-        elif operation.type == "Sub":
-            total = _bare(total.op.inputs[0]) if total.op.type == "Log" else None
-        elif total.op.type in ("Sqrt", "Exp"):
+        word = {"mul": "Rsqrt", "add": "Log"}.get(op.kind)
+        if word is not None:
+            total = _bare(total.op.inputs[0]) if total.op.word == word else None
+        elif total.op.word in ("Sqrt", "Exp"):
             total = _bare(total.op.inputs[0])
-        if total is None or total.op.type != "Sum" or not total.op.get_attr("keep_dims"):
+        if total is None or total.op.kind != "reduce" or total.op.info["how"] != "sum" or not total.op.info["keepdims"]:
             continue
-        summed, axes = total.op.inputs[0], tf.get_static_value(total.op.inputs[1])
-        if axes is None or np.size(axes) != 1 or not _made_of(summed, whole):
+        summed, axes = total.op.inputs[0], total.op.info["axes"]
+        if axes is None or len(axes) != 1 or not _made_of(summed, whole):
             continue
-        return _inner(whole), int(np.reshape(axes, ())) % whole.shape.rank
+        return _inner(whole), axes[0] % whole.rank
     return None
 
 
-def _bare(tensor: tf.Tensor) -> tf.Tensor:
+def _bare(value: Value) -> Value:
     """Without what only keeps a sum from being zero, or moves it by a number that is held fixed."""
     while True:
-        operation = tensor.op
-        if operation.type in ("Identity", "Cast"):
-            tensor = operation.inputs[0]
+        op = value.op
+        if op.kind in ("identity", "cast"):
+            value = op.inputs[0]
             continue
-        if operation.type in ("Maximum", "Minimum", "AddV2", "Add"):
-            free = [t for t in operation.inputs if tf.get_static_value(t) is None and not _held(t)]
+        if op.word in ("Maximum", "Minimum") or (op.kind == "add" and not ops.subtracts(op, op.inputs[-1])):
+            free = [v for v in op.inputs if v.known is None and not ops.is_held(v)]
             if len(free) == 1:
-                tensor = free[0]
+                value = free[0]
                 continue
-        return tensor
+        return value
 
 
-def _held(tensor: tf.Tensor) -> bool:
-    while tensor.op.type in ("Identity", "Reshape", "Cast"):
-        tensor = tensor.op.inputs[0]
-    return tensor.op.type == "StopGradient"
+def _inner(value: Value) -> Value:
+    return value.op.inputs[0] if value.op.word == "Exp" else value
 
 
-def _inner(tensor: tf.Tensor) -> tf.Tensor:
-    return tensor.op.inputs[0] if tensor.op.type == "Exp" else tensor
-
-
-def _made_of(summed: tf.Tensor, whole: tf.Tensor) -> bool:
+def _made_of(summed: Value, whole: Value) -> bool:
     """Is what was summed the tensor itself, or its squares, absolute values or exponentials?"""
     if summed is whole:
         return True
-    operation = summed.op
-    if operation.type in ("Square", "Abs", "Exp", "Mul", "Sub"):
-        free = [t for t in operation.inputs if not _held(t)]
-        return bool(free) and all(t is whole or _made_of(t, whole) or t is _inner(whole) for t in free)
+    op = summed.op
+    if op.word in _SIZES or op.kind == "mul" or (op.kind == "add" and ops.subtracts(op, op.inputs[-1])):
+        free = [value for value in op.inputs if not ops.is_held(value)]
+        return bool(free) and all(v is whole or _made_of(v, whole) or v is _inner(whole) for v in free)
     return False
 
 
-def _same_grid(tensor: tf.Tensor, points: dict, moving: set) -> tuple[Point | None, tuple[int, ...]]:
-    """The point that this tensor is computed from elementwise, and from nothing else that moves with the predictions;
-    its axes may come in another order."""
-    permutation = tuple(range(tensor.shape.rank or 0))
-    while tensor.ref() not in points:
-        operation = tensor.op
-        sources = {t.ref(): t for t in operation.inputs if t.ref() in moving}
+def _same_grid(value: Value, points: dict[Value, Point], moving: set[Value]) -> tuple[Point | None, tuple[int, ...]]:
+    """The point that this is computed from elementwise, and from nothing else that moves with the predictions; its
+    axes may come in another order."""
+    permutation = tuple(range(value.rank or 0))
+    while value not in points:
+        op = value.op
+        sources = {v for v in op.inputs if v in moving}
         if len(sources) != 1:
             return None, ()
-        (source,) = sources.values()
-        if operation.type == "Transpose":
-            order = tf.get_static_value(operation.inputs[1])
-            if order is None:
+        (source,) = sources
+        if op.kind == "transpose":
+            if op.info["perm"] is None:
                 return None, ()
-            permutation = tuple(int(order[k]) for k in permutation)
-        elif operation.type not in _ELEMENTWISE or source.shape != tensor.shape:
+            permutation = tuple(op.info["perm"][k] for k in permutation)
+        elif op.kind not in _ELEMENTWISE or source.shape != value.shape:
             return None, ()
-        tensor = source
-    return points[tensor.ref()], permutation
+        value = source
+    return points[value], permutation
 
 
-def _factors(cut: tf.Tensor, points: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def _factors(cut: Value, points: Sequence[Value]) -> list[Value]:
     """Independent floats that elements are multiplied by and that do nothing else, such as one-hot targets. An element
     belongs to the same position whatever they are; where they are zero, no probe would see it move."""
-    moving = {tensor.ref() for tensor in points}
-    for operation in ancestors([cut]):
-        if any(tensor.ref() in moving for tensor in operation.inputs):
-            moving.update(out.ref() for out in operation.outputs)
-    found: dict = {}
-    others = set()
-    for operation in _between(cut, points):
-        fixed = [tensor for tensor in operation.inputs if tensor.ref() not in moving]
-        if operation.type == "Mul" and len(fixed) == 1:
-            found[fixed[0].ref()] = fixed[0]
+    moving = set(points)
+    for op in ancestors([cut]):
+        if any(value in moving for value in op.inputs):
+            moving.update(op.outputs)
+    found: dict[Value, None] = {}
+    others: set[Value] = set()
+    for op in _between(cut, points):
+        fixed = [value for value in op.inputs if value not in moving]
+        if op.kind == "mul" and len(fixed) == 1:
+            found[fixed[0]] = None
         else:
-            others.update(tensor.ref() for tensor in fixed)
-    return [
-        tensor
-        for ref, tensor in found.items()
-        if ref not in others and tensor.dtype.is_floating and tensor.shape.is_fully_defined() and tensor.op.inputs
-    ]
+            others.update(fixed)
+    return [v for v in found if v not in others and v.is_floating and v.is_static and v.op.inputs]
 
 
-def _moves_by_data(trace: Trace, cut: tf.Tensor, points: Sequence[tf.Tensor]) -> bool:
+def _moves_by_data(cut: Value, points: Sequence[Value]) -> bool:
     """Does a position in the cut depend on what the data are: on indices read off them, or on their order?"""
-    by_value = {tensor.ref() for tensor in (*trace.feeds, *points)}
-    for operation in ancestors([cut]):
-        if operation.type not in ("Shape", "Size", "Rank", "ZerosLike", "OnesLike") and any(
-            tensor.ref() in by_value for tensor in operation.inputs
-        ):
-            by_value.update(out.ref() for out in operation.outputs)
-    for operation in _between(cut, points):
-        if operation.type in ("TopKV2", "TopK", "Max", "Min", "MaxPool", "SegmentMax", "UnsortedSegmentMax"):
+    by_value = {*cut.program.feeds, *points}
+    for op in ancestors([cut]):
+        if ops.looks_at_values(op) and any(value in by_value for value in op.inputs):
+            by_value.update(op.outputs)
+    for op in _between(cut, points):
+        if ops.chooses_by_value(op):
             return True
-        floats = any(t.dtype.is_floating and t.ref() in by_value for t in operation.inputs)
-        indices = any(t.dtype.is_integer and t.ref() in by_value for t in operation.inputs)
-        if floats and indices and any(out.dtype.is_floating for out in operation.outputs):
+        floats = any(v.is_floating and v in by_value for v in op.inputs)
+        indices = any(v.is_integer and v in by_value for v in op.inputs)
+        if floats and indices and any(output.is_floating for output in op.outputs):
             return True
     return False
 
 
-def _uniform(random: np.random.Generator, low: float, high: float, tensor: tf.Tensor) -> np.ndarray:
+def _uniform(random: np.random.Generator, low: float, high: float, tensor: Value) -> np.ndarray:
     """Arbitrary numbers of the tensor's shape, in float64 only where it is that itself."""
-    dtype = np.float64 if tensor.dtype == tf.float64 else np.float32
-    numbers = random.random(tensor.shape.as_list(), dtype)
+    dtype = np.float64 if tensor.dtype == "float64" else np.float32
+    numbers = random.random(tensor.shape, dtype)
     numbers *= dtype(high - low)
     numbers += dtype(low)
     return numbers

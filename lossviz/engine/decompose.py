@@ -6,15 +6,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import tensorflow as tf
 
-from lossviz.backend import graph
-from lossviz.backend import keras_private as _keras
-from lossviz.backend.tracing import Traced
+from lossviz.backend.program import Loss, Value, ancestors
 from lossviz.engine import naming
 from lossviz.engine.tail import Reader, Tail, apart, rerun_of
 
@@ -39,13 +36,13 @@ class Branch:
     name: str
     kind: str  # "output", "add_loss" or "regulariser"
     tail: Tail
-    y_true: tf.Tensor | None = None
-    y_pred: tf.Tensor | None = None
+    y_true: Value | None = None
+    y_pred: Value | None = None
     declared_weight: object = 1.0  # a number, or the variable that holds it
     own: bool = False  # what no recorded term accounts for: a compute_loss of the user's
     reaches: bool = True  # False: computed, and then not part of the total
-    scale_tensor: tf.Tensor | None = None
-    slope_tensors: list[tf.Tensor] = field(default_factory=list)
+    scale_tensor: Value | None = None
+    slope_tensors: list[Value] = field(default_factory=list)
     value: np.ndarray = field(default_factory=lambda: np.zeros(()))
     scale: np.ndarray = field(default_factory=lambda: np.ones(()))
     zero: np.ndarray = field(default_factory=lambda: np.zeros(()))
@@ -58,73 +55,72 @@ class Branch:
 class Plan:
     """A loss cut into branches and differentiated, with the functions that will compute their numbers."""
 
-    traced: Traced
+    loss: Loss
     top: Tail
     branches: list[Branch]
-    program: graph.Program  # all that is needed of the graph, in one run
-    gradients: dict  # reference of a prediction -> what the loss reads of it (itself or its logits), dL/d that
-    measured: dict  # tensor reference -> the tensor of its shape, where that is not known before the graph runs
-    tails: list[tuple[list[int], graph.Rerun]]  # tails that can be computed anew together, by number of the branch
-    whole: graph.Rerun | None  # the top, where a constant or a compute_loss of the user's is in it
-    words: dict = field(default_factory=dict)  # what `terms` read off the graph last, by the names of the axes
+    run: Callable[[Sequence], dict[Value, np.ndarray]]  # all that is needed, in one run on a batch
+    gradients: dict[Value, tuple[Value, Value]]  # prediction -> what the loss reads of it (or its logits), dL/d that
+    measured: dict[Value, Value]  # value -> its shape, where that is not known before the program runs
+    tails: list[tuple[list[int], Callable]]  # tails that can be computed anew together, by number of the branch
+    whole: Callable | None  # the top, where a constant or a compute_loss of the user's is in it
+    words: dict = field(default_factory=dict)  # what `terms` read off the program last, by the names of the axes
     confirmed: bool = False  # have its parts summed to a number that Keras gave by itself?
 
 
 @dataclass
 class Decomposition:
-    """The branches, the constant that is added to all of them, and what every tensor they need was."""
+    """The branches, the constant that is added to all of them, and what every value they need was."""
 
-    traced: Traced
+    loss: Loss
+    leaves: list[np.ndarray]  # the batch
     branches: list[Branch]
     constant: float
-    values: dict  # tensor reference -> array
-    shapes: dict  # tensor reference -> shape, where it is not known before the graph runs
-    gradients: dict  # as in `Plan`
+    values: dict[Value, np.ndarray]
+    shapes: dict[Value, tuple[int, ...]]  # where it is not known before the program runs
+    gradients: dict[Value, tuple[Value, Value]]  # as in `Plan`
     words: dict  # as in `Plan`
 
+    def fed(self, value: Value | None) -> np.ndarray | None:
+        """The batch's own array, if this is one."""
+        return next((leaf for feed, leaf in zip(self.loss.program.feeds, self.leaves) if feed is value), None)
 
-def plan(traced: Traced) -> Plan:
+
+def plan(loss: Loss) -> Plan:
     """Cut and differentiate."""
-    graph.expand_fused(traced.trace.graph, traced.root)
-    top, branches = _cut(traced)
-    _differentiate(traced, top, branches)
-    gradients = _gradients(traced)
-    wanted, measured = _wanted(traced, top, branches, [slope for _, slope in gradients.values()])
-    program = graph.Program(traced.trace, wanted)
+    top, branches = _cut(loss)
+    _differentiate(loss, top, branches)
+    gradients = _gradients(loss)
+    wanted, measured = _wanted(loss, top, branches, [slope for _, slope in gradients.values()])
+    run = loss.program.whole(wanted)
     plain = [k for k, branch in enumerate(branches) if not branch.own and branch.tail.cuts]
     together = [plain] if apart([branches[k].tail for k in plain]) else [[k] for k in plain]
     tails = [(group, rerun_of([branches[k].tail for k in group])) for group in together if group]
     needs_top = top.has_constant or any(branch.own and top.cuts for branch in branches)
-    return Plan(traced, top, branches, program, gradients, measured, tails, rerun_of([top]) if needs_top else None)
+    return Plan(loss, top, branches, run, gradients, measured, tails, rerun_of([top]) if needs_top else None)
 
 
-def decompose(plan: Plan, leaves: Sequence[np.ndarray], values: dict) -> Decomposition:
-    """Certify what `plan.program` made of the leaves."""
-    shapes = {ref: tuple(values[shape.ref()].tolist()) for ref, shape in plan.measured.items()}
+def decompose(plan: Plan, leaves: Sequence[np.ndarray], values: dict[Value, np.ndarray]) -> Decomposition:
+    """Certify what `plan.run` made of the leaves."""
+    shapes = {value: tuple(values[shape].tolist()) for value, shape in plan.measured.items()}
     branches = [_numbers(branch, values) for branch in plan.branches]
     constant = _certify(plan, branches, values)
-    traced = replace(plan.traced, leaves=list(leaves))
-    return Decomposition(traced, branches, constant, values, shapes, plan.gradients, plan.words)
+    return Decomposition(plan.loss, list(leaves), branches, constant, values, shapes, plan.gradients, plan.words)
 
 
 # -- cutting ----------------------------------------------------------------------------------------------
 
 
-def _cut(traced: Traced) -> tuple[Tail, list[Branch]]:
+def _cut(loss: Loss) -> tuple[Tail, list[Branch]]:
     """The top of the loss, down to the terms that Keras adds, and each of those down to its element losses."""
-    forward = traced.trace.forward
-    outputs, added = traced.recorder.outputs, traced.recorder.added
-    marks = [entry.value for entry in [*outputs, *added]]
-    roots = [traced.root, *marks]
-    logits = [_keras.logits_of(tensor) for tensor in traced.predictions]
-    sources = [t for t in (*traced.predictions, *logits, *traced.trainable) if t is not None]
-    words = ("sample_weight", "class_weight", "mask")
-    weights = [tensor for word in words for tensor in traced.inputs.get(word, [])]
-    reader = Reader(roots, sources, forward, weights, traced.trainable)
+    outputs, added = loss.outputs, loss.added
+    marks = [entry.value for entry in (*outputs, *added)]
+    roots = [loss.root, *marks]
+    sources = [*loss.predictions, *loss.logits.values(), *loss.trainable]
+    weights = [value for word in ("sample_weight", "class_weight", "mask") for value in loss.inputs.get(word, [])]
+    reader = Reader(roots, sources, weights, loss.trainable)
     # a term may depend on none of these (on an input, on a frozen weight): then on anything at all
-    captured = [inner for _, inner in traced.trace.graph.captures]
-    everything = Reader(roots, [*sources, *traced.inputs.get("x", []), *captured], forward)
-    top = Reader(roots, [*sources, *marks], forward, weights, traced.trainable).find_tail(traced.root, stops=marks)
+    everything = Reader(roots, [*sources, *loss.inputs.get("x", []), *loss.captured])
+    top = Reader(roots, [*sources, *marks], weights, loss.trainable).find_tail(loss.root, stops=marks)
 
     names, more = naming.terms([entry.name for entry in outputs], [entry.name for entry in added])
     branches = []
@@ -132,25 +128,25 @@ def _cut(traced: Traced) -> tuple[Tail, list[Branch]]:
         tail = reader.find_tail(entry.value)
         branches.append(Branch(name, "output", tail, entry.y_true, entry.y_pred, entry.loss_weight))
     for name, entry in zip(more, added):
-        inside = reader if entry.value.ref() in reader.depends else everything
+        inside = reader if entry.value in reader.depends else everything
         branches.append(Branch(name, entry.kind, inside.find_tail(entry.value, bounded=False)))
     own = tuple(cut for cut in top.cuts if not any(cut.tensor is mark for mark in marks))
     if own or not branches:
-        tail = Tail(traced.root, own, top.frontier, False, top.inside)
-        branches.append(Branch(naming.free(traced.name, [*names, *more]), "output", tail, own=True))
+        tail = Tail(loss.root, own, top.frontier, False, top.inside)
+        branches.append(Branch(naming.free(loss.name, [*names, *more]), "output", tail, own=True))
     return top, branches
 
 
-def _differentiate(traced: Traced, top: Tail, branches: list[Branch]) -> None:
+def _differentiate(loss: Loss, top: Tail, branches: list[Branch]) -> None:
     reached = [cut.tensor for cut in top.cuts]
-    slopes = dict(zip([t.ref() for t in reached], graph.gradients(traced.trace.graph, traced.root, reached)))
+    slopes = dict(zip(reached, loss.program.gradients(loss.root, reached)))
     for branch in branches:
         root, cuts = branch.tail.root, [cut.tensor for cut in branch.tail.cuts]
         if branch.own:
-            branch.slope_tensors = [slopes[tensor.ref()] for tensor in cuts]
-        elif root.ref() in slopes:
-            branch.scale_tensor = slopes[root.ref()]
-            branch.slope_tensors = graph.gradients(traced.trace.graph, root, cuts, seed=branch.scale_tensor)
+            branch.slope_tensors = [slopes[tensor] for tensor in cuts]
+        elif root in slopes:
+            branch.scale_tensor = slopes[root]
+            branch.slope_tensors = loss.program.gradients(root, cuts, seed=branch.scale_tensor)
         else:
             branch.reaches = False
 
@@ -158,55 +154,50 @@ def _differentiate(traced: Traced, top: Tail, branches: list[Branch]) -> None:
 # -- running ----------------------------------------------------------------------------------------------
 
 
-def _gradients(traced: Traced) -> dict:
+def _gradients(loss: Loss) -> dict[Value, tuple[Value, Value]]:
     """The derivative of the loss with respect to each prediction, or to its logits where the loss reads those instead;
     the other predictions are held fixed. Empty where an operation of the loss has no gradient."""
-    forward = traced.trace.forward
-    read = {t.ref() for op in graph.ancestors([traced.root]) if op.name not in forward for t in op.inputs}
+    read = {value for op in ancestors([loss.root]) if not op.forward for value in op.inputs}
     points = {}
-    for tensor in traced.predictions:
-        logits = _keras.logits_of(tensor)
-        if tensor.dtype.is_floating:
-            points[tensor.ref()] = logits if logits is not None and logits.ref() in read else tensor
+    for prediction in loss.predictions:
+        logits = loss.logits.get(prediction)
+        if prediction.is_floating:
+            points[prediction] = logits if logits is not None and logits in read else prediction
     try:
-        slopes = graph.gradients(traced.trace.graph, traced.root, list(points.values()))
-    except LookupError:
+        slopes = loss.program.gradients(loss.root, list(points.values()))
+    except loss.program.underivable:
         return {}
     return dict(zip(points, zip(points.values(), slopes)))
 
 
-def _wanted(traced: Traced, top: Tail, branches: list[Branch], more: list[tf.Tensor]) -> tuple[list, dict]:
-    """Everything that is needed of the graph in one run (one forward pass, one draw of random numbers), and the
-    tensors that measure unknown shapes."""
-    wanted = [traced.root, *top.frontier, *more]
+def _wanted(loss: Loss, top: Tail, branches: list[Branch], more: list[Value]) -> tuple[list[Value], dict[Value, Value]]:
+    """Everything that is needed of the program in one run (one forward pass, one draw of random numbers), and the
+    values that measure unknown shapes."""
+    wanted: list[Value | None] = [loss.root, *top.frontier, *more]
     for branch in branches:
         wanted += [branch.tail.root, branch.scale_tensor, *branch.slope_tensors, *branch.tail.frontier]
         for cut in branch.tail.cuts:
             wanted.append(cut.tensor)
             if cut.quotient is not None:
                 wanted += [*cut.quotient.inputs, branch.y_pred]
-    for entry in traced.recorder.outputs:  # for whoever looks at the report
+    for entry in loss.outputs:  # for whoever looks at the report
         wanted += [entry.y_true, entry.y_pred, entry.sample_weight, entry.elements, entry.mask]
-    wanted += [tensor for one in traced.recorder.crossentropies for tensor in (one.target, one.output)]
-    wanted += [*traced.predictions, *map(_keras.logits_of, traced.predictions)]  # for the proof of positions
-    on_roads = [out for b in branches for cut in b.tail.cuts for step in cut.path for out in step.outputs]
-    wanted = [tensor for tensor in wanted if tf.is_tensor(tensor)]
-    unknown = {t.ref(): t for t in [*wanted, *on_roads] if not t.shape.is_fully_defined()}
-    with traced.trace.graph.as_default():
-        measured = {ref: tf.shape(tensor) for ref, tensor in unknown.items()}
-    numbers = [tensor for tensor in wanted if tensor.dtype not in (tf.resource, tf.variant)]
-    return [*numbers, *measured.values()], measured
+    wanted += [*loss.looked_at, *loss.predictions, *loss.logits.values()]  # the last two for the proof of positions
+    on_roads = [out for b in branches for cut in b.tail.cuts for op in cut.path for out in op.outputs]
+    values = [value for value in wanted if value is not None]
+    measured = loss.program.measured(dict.fromkeys(v for v in (*values, *on_roads) if not v.is_static))
+    return [*values, *measured.values()], measured
 
 
 def _numbers(branch: Branch, values: dict) -> Branch:
     """The branch with what its tensors were when the graph ran."""
-    value, scale = values[branch.tail.root.ref()], branch.scale
-    elements = [values[cut.tensor.ref()] for cut in branch.tail.cuts]
+    value, scale = values[branch.tail.root], branch.scale
+    elements = [values[cut.tensor] for cut in branch.tail.cuts]
     if branch.scale_tensor is not None:
-        scale = values[branch.scale_tensor.ref()].astype(np.float64)
+        scale = values[branch.scale_tensor].astype(np.float64)
     elif not branch.own:
         scale = np.zeros(value.shape)
-    slopes = [values[slope.ref()] for slope in branch.slope_tensors] or [np.zeros_like(e) for e in elements]
+    slopes = [values[slope] for slope in branch.slope_tensors] or [np.zeros_like(e) for e in elements]
     weight = float(_number(branch.declared_weight))
     return replace(branch, value=value, elements=elements, scale=scale, slopes=slopes, declared_weight=weight)
 
@@ -242,16 +233,16 @@ def _certify(plan: Plan, branches: list[Branch], values: dict) -> float:
             branch.zero = branch.value  # it depends on nothing that could be cut
 
     top, constant = plan.top, 0.0
-    elements = [values[cut.tensor.ref()] for cut in top.cuts]
+    elements = [values[cut.tensor] for cut in top.cuts]
     if top.has_constant:
         constant = float(plan.whole([np.zeros_like(e) for e in elements], values)[0])
     for own in (branch for branch in branches if branch.own and top.cuts):
-        scales = {b.tail.root.ref(): b.scale for b in branches if b.scale_tensor is not None}
-        scales.update(zip((cut.tensor.ref() for cut in own.tail.cuts), own.slopes))
+        scales = {b.tail.root: b.scale for b in branches if b.scale_tensor is not None}
+        scales.update(zip((cut.tensor for cut in own.tail.cuts), own.slopes))
         whole = Branch(own.name, own.kind, top, zero=np.asarray(constant))
-        whole.slopes = [scales[cut.tensor.ref()] for cut in top.cuts]
+        whole.slopes = [scales[cut.tensor] for cut in top.cuts]
         size = [np.abs(slope) for slope in whole.slopes]
-        own.certified = _agrees(whole, size, elements, values[top.root.ref()], real=True)
+        own.certified = _agrees(whole, size, elements, values[top.root], real=True)
         for points in _probes(rng, [elements]):
             own.certified &= _agrees(whole, size, points[0], plan.whole(points[0], values)[0])
     return constant
@@ -293,7 +284,7 @@ def _agrees(
     expected = sum(_dot(e, g) for e, g in pairs) + constant
     reality = float(np.sum(branch.scale * found.astype(np.float64)))
     size = sum(_dot(np.abs(e), size) for e, size in zip(elements, sizes)) + abs(expected)
-    slack = _CERTIFICATE.get(branch.tail.root.dtype.name, 1e-4)
+    slack = _CERTIFICATE.get(branch.tail.root.dtype, 1e-4)
     judged = math.isfinite(expected) and (math.isfinite(reality) or real)
     return not judged or abs(expected - reality) <= slack * size
 

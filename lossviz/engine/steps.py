@@ -6,14 +6,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
+from lossviz.backend.program import Op, Value
 from lossviz.engine import axes as names
-from lossviz.engine.tail import DIVISIONS, Cut
+from lossviz.engine import ops
+from lossviz.engine.tail import Cut
 from lossviz.report.records import Step
-
-_SILENT = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "EnsureShape", "CheckNumerics"}
-_PICKING = {"StridedSlice", "Slice", "GatherV2", "GatherNd", "Split", "SplitV", "Unpack"}
 
 Shape = tuple[int, ...]
 
@@ -59,7 +57,7 @@ class Narrator:
             steps.append(Step("note", f"these element losses reach the number on {cut.ways} roads", shape, shape))
         return steps
 
-    def last(self, word: str, tensor: tf.Tensor) -> Step:
+    def last(self, word: str, tensor: Value) -> Step:
         """What Keras does to a loss that is an array: the mean of an output's, the sum of an added one."""
         shape, axes = self.shape(tensor), names.removed(self._dims(tensor), ())
         text, size = f"{word} over {', '.join(axes) or 'all axes'}: {show_shape(shape)} → ()", math.prod(shape)
@@ -67,34 +65,34 @@ class Narrator:
             return Step(word, text, shape, (), axes)
         return Step(word, f"{text}, ÷ {show_number(size)}", shape, (), axes, float(size))
 
-    def shape(self, tensor: tf.Tensor) -> tuple[int, ...]:
-        known = self.shapes.get(tensor.ref())
-        return tuple(known) if known is not None else tuple(tensor.shape.as_list())
+    def shape(self, tensor: Value) -> tuple[int, ...]:
+        known = self.shapes.get(tensor)
+        return tuple(known if known is not None else tensor.shape or ())
 
-    def _step(self, operation: tf.Operation, before: tf.Tensor, after: tf.Tensor) -> Step | None:
-        kind = operation.type
+    def _step(self, operation: Op, before: Value, after: Value) -> Step | None:
         shape_in, shape_out = self.shape(before), self.shape(after)
-        if kind in ("Sum", "Mean"):
-            return self._reduction(kind.lower(), before, after, shape_in, shape_out)
-        if kind in ("Mul", "MulNoNan") or kind in DIVISIONS:
-            other = next(tensor for tensor in operation.inputs if tensor is not before)
-            return self._scaling(kind in DIVISIONS, other, after, shape_in, shape_out)
-        if kind == "Neg" or (kind == "Sub" and operation.inputs[1] is before):
+        said = ops.KINDS[operation.kind].said
+        if said == "negate" or ops.subtracts(operation, before):
             return Step("multiply", "× −1", shape_in, shape_out, factor=-1.0)
-        if kind in ("Select", "SelectV2"):
-            return self._selection(operation, before, shape_in, shape_out)
-        if kind in _PICKING and shape_in != shape_out:
-            return Step("select", f"select: {show_shape(shape_in)} → {show_shape(shape_out)}", shape_in, shape_out)
-        if kind in ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"):
-            text = f"weighted sum ({kind}): {show_shape(shape_in)} → {show_shape(shape_out)}"
-            return Step("sum", text, shape_in, shape_out, names.removed(self._dims(before), self._dims(after)))
-        if kind in ("Add", "AddV2", "AddN", "Sub", "Pack", "ConcatV2", *_SILENT):
+        if not said or said == "add":
             return None  # joining the other summands changes neither axis nor divisor
-        return Step(kind, f"{kind}: {show_shape(shape_in)} → {show_shape(shape_out)}", shape_in, shape_out)
+        if said == "reduce":
+            return self._reduction(operation.info["how"], before, after, shape_in, shape_out)
+        if said == "scale":
+            other = next(tensor for tensor in operation.inputs if tensor is not before)
+            return self._scaling(operation.kind == "div", other, after, shape_in, shape_out)
+        if said == "select":
+            return self._selection(operation, before, shape_in, shape_out)
+        if said == "pick" and shape_in != shape_out:
+            return Step("select", f"select: {show_shape(shape_in)} → {show_shape(shape_out)}", shape_in, shape_out)
+        if said == "weighted sum":
+            text = f"weighted sum ({operation.word}): {show_shape(shape_in)} → {show_shape(shape_out)}"
+            return Step("sum", text, shape_in, shape_out, names.removed(self._dims(before), self._dims(after)))
+        return Step(
+            operation.word, f"{operation.word}: {show_shape(shape_in)} → {show_shape(shape_out)}", shape_in, shape_out
+        )
 
-    def _reduction(
-        self, word: str, before: tf.Tensor, after: tf.Tensor, shape_in: Shape, shape_out: Shape
-    ) -> Step | None:
+    def _reduction(self, word: str, before: Value, after: Value, shape_in: Shape, shape_out: Shape) -> Step | None:
         if math.prod(shape_in) == math.prod(shape_out):
             return None
         axes = names.removed(self._dims(before), self._dims(after))
@@ -106,12 +104,10 @@ class Narrator:
         divisor = math.prod(shape_in) / max(math.prod(shape_out), 1)
         return Step(word, f"{text}, ÷ {show_number(divisor)}", shape_in, shape_out, axes, divisor)
 
-    def _scaling(
-        self, divides: bool, other: tf.Tensor, after: tf.Tensor, shape_in: Shape, shape_out: Shape
-    ) -> Step | None:
-        value = np.asarray(self.values[other.ref()])
+    def _scaling(self, divides: bool, other: Value, after: Value, shape_in: Shape, shape_out: Shape) -> Step | None:
+        value = np.asarray(self.values[other])
         word, sign = ("divide", "÷") if divides else ("multiply", "×")
-        source = self.sources.get(other.ref(), "")
+        source = self.sources.get(other, "")
         if value.size == 1:
             number = float(value.reshape(()))
             text = f"{sign} {show_number(number)}" + (f" ({source})" if source else "")
@@ -130,15 +126,15 @@ class Narrator:
         text = f"{sign} {source or 'constants'} {show_shape(value.shape)}{where}: {show_range(value)}"
         return Step(word, text, shape_in, shape_out, tuple(along))
 
-    def _selection(self, operation: tf.Operation, before: tf.Tensor, shape_in: Shape, shape_out: Shape) -> Step:
-        condition = np.asarray(self.values[operation.inputs[0].ref()]).astype(bool)
+    def _selection(self, operation: Op, before: Value, shape_in: Shape, shape_out: Shape) -> Step:
+        condition = np.asarray(self.values[operation.inputs[0]]).astype(bool)
         kept = condition if operation.inputs[1] is before else ~condition
-        source = self.sources.get(operation.inputs[0].ref(), "")
+        source = self.sources.get(operation.inputs[0], "")
         text = f"keep {show_number(kept.sum())} of {show_number(kept.size)}" + (f" ({source})" if source else "")
         return Step("select", text, shape_in, shape_out)
 
-    def _dims(self, tensor: tf.Tensor) -> names.Dims | None:
-        return self.dims.get(tensor.ref())
+    def _dims(self, tensor: Value) -> names.Dims | None:
+        return self.dims.get(tensor)
 
 
 def show_shape(shape: Sequence[int]) -> str:
@@ -161,5 +157,5 @@ def show_range(value: np.ndarray) -> str:
     return text + (f", {show_number(zeros)} of {show_number(value.size)} are 0" if zeros else "")
 
 
-def _consumes(operation: tf.Operation, tensor: tf.Tensor) -> bool:
+def _consumes(operation: Op, tensor: Value) -> bool:
     return any(other is tensor for other in operation.inputs)

@@ -7,11 +7,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import tensorflow as tf
 
-from lossviz.backend import graph
-from lossviz.backend import keras_private as _keras
+from lossviz.backend.program import Op, Value, ancestors
 from lossviz.engine import axes as axis_names
+from lossviz.engine import ops
 from lossviz.engine.certify import Certifier, Placement, Point
 from lossviz.engine.decompose import Branch, Decomposition, counted
 from lossviz.engine.labels import first_nonfinite, true_classes
@@ -35,19 +34,19 @@ def write_terms(
 
 class _Writer:
     def __init__(self, decomposition: Decomposition, axes, class_names, max_elements: int):
-        self.traced = traced = decomposition.traced
+        self.loss = loss = decomposition.loss
         self.decomposition, self.max_elements = decomposition, max_elements
         self.values = decomposition.values
         self.classes: dict = {}  # (targets, predictions) -> what `true_classes` says of them
         # positions are numbers here, and are called what the user calls them when a part is written
         self.named = {
-            tensor.ref(): axis_names.named(tensor.shape.as_list(), axes[name])
-            for name, tensor in zip(traced.prediction_names, traced.predictions)
+            tensor: axis_names.named(tensor.shape, axes[name])
+            for name, tensor in zip(loss.prediction_names, loss.predictions)
             if name in axes
         }
         self.labels = {
-            tensor.ref(): {axes[name][axis_names.class_axis(axes[name])]: tuple(class_names[name])}
-            for name, tensor in zip(traced.prediction_names, traced.predictions)
+            tensor: {axes[name][axis_names.class_axis(axes[name])]: tuple(class_names[name])}
+            for name, tensor in zip(loss.prediction_names, loss.predictions)
             if name in class_names and name in axes
         }
         key = repr(axes), *axes.items()
@@ -61,34 +60,34 @@ class _Writer:
         """Axis names of every tensor, where each comes from, and the proof of where the elements of each cut belong."""
         branches = self.decomposition.branches
         tails = [branch.tail for branch in branches]
-        tensors = [self.traced.root, *(t for tail in tails for t in (tail.root, *(cut.tensor for cut in tail.cuts)))]
-        order = graph.ancestors(tensors)
-        known = self._known_axes()
-        proposed = axis_names.propagate(order, known)
+        tensors = [self.loss.root, *(t for tail in tails for t in (tail.root, *(cut.tensor for cut in tail.cuts)))]
+        order = ancestors(tensors)
+        known = self._known_axes(order)
+        proposed = ops.propagate(order, known)
         certifiers, proven = {}, {}
         for branch in branches:
             points = self._points(branch)
             class_axis = self._class_axis(points[0].names) if points else ""
             for cut in branch.tail.cuts:
-                dims = proposed.get(cut.tensor.ref())
+                dims = proposed.get(cut.tensor)
                 if branch.kind != "output" and points:
-                    start = {p.tensor.ref(): axis_names.named(list(p.sizes.values()), p.names) for p in points}
-                    dims = axis_names.propagate(graph.ancestors([cut.tensor]), start).get(cut.tensor.ref())
-                certifier = Certifier(self.traced.trace, cut.tensor, points, dims, class_axis)
-                placement = certifier.of(self.traced.leaves, self.values)
-                certifiers[branch.name, cut.tensor.ref()] = certifier
-                proven[cut.tensor.ref()] = placement.dims
+                    start = {p.tensor: axis_names.named(list(p.sizes.values()), p.names) for p in points}
+                    dims = ops.propagate(ancestors([cut.tensor]), start).get(cut.tensor)
+                certifier = Certifier(cut.tensor, points, dims, class_axis)
+                placement = certifier.of(self.decomposition.leaves, self.values)
+                certifiers[branch.name, cut.tensor] = certifier
+                proven[cut.tensor] = placement.dims
                 if branch.y_true is not None and not placement.spread:
                     certifier.known = self._second_batch(certifier, branch.y_true)
-                    proven[cut.tensor.ref()] = certifier.of(self.traced.leaves, self.values).dims
+                    proven[cut.tensor] = certifier.of(self.decomposition.leaves, self.values).dims
         below = set(proven)
         for operation in order:
-            if any(tensor.ref() in below for tensor in operation.inputs):
-                below.update(out.ref() for out in operation.outputs)
+            if any(tensor in below for tensor in operation.inputs):
+                below.update(out for out in operation.outputs)
         kept = {ref: dims for ref, dims in proposed.items() if ref not in below}
-        return axis_names.propagate(order, {**kept, **proven}), self._sources(order), certifiers
+        return ops.propagate(order, {**kept, **proven}), self._sources(order), certifiers
 
-    def _second_batch(self, certifier: Certifier, target: tf.Tensor) -> Placement | None:
+    def _second_batch(self, certifier: Certifier, target: Value) -> Placement | None:
         """Where targets were spread across predictions by accident, (N, 1) against (N,), the second axis is that of the
         targets, if their derivative says so."""
         placement, dims = certifier.known, certifier.proposal
@@ -100,10 +99,10 @@ class _Writer:
             for k, (proven, dim) in enumerate(zip(placement.dims, dims))
             if not proven and len(dim) == 1 and dim[0].size > 1 and dim[0].name in names
         ]
-        if not twice or not isinstance(target, tf.Tensor) or target.shape.rank != 1:
+        if not twice or target.rank != 1:
             return placement
         point = Point(target, (dims[twice[0]][0].name,))
-        of_target = Certifier(certifier.trace, certifier.cut, [point], None, "").of(self.traced.leaves, self.values)
+        of_target = Certifier(certifier.cut, [point], None, "").of(self.decomposition.leaves, self.values)
         return replace(
             placement,
             dims=tuple(of_target.dims[k] if k in twice else dim for k, dim in enumerate(placement.dims)),
@@ -112,11 +111,11 @@ class _Writer:
     def _points(self, branch: Branch) -> list[Point]:
         """The tensors whose positions the shares of this branch are filed under."""
         if branch.kind == "output":
-            predictions = self.traced.predictions if branch.y_pred is None else [branch.y_pred]
-            named = [tensor for tensor in predictions if tensor.ref() in self.named]
+            predictions = self.loss.predictions if branch.y_pred is None else [branch.y_pred]
+            named = [tensor for tensor in predictions if tensor in self.named]
             points = [Point(tensor, self._names(tensor)) for tensor in named]
             for point in list(points):
-                logits = _keras.logits_of(point.tensor)
+                logits = self.loss.logits.get(point.tensor)
                 if logits is not None and logits.shape == point.tensor.shape:
                     points.append(Point(logits, point.names))
             return points
@@ -126,40 +125,40 @@ class _Writer:
     def _class_axis(names: Sequence[str]) -> str:
         return names[axis_names.class_axis(names)] if len(names) > 1 else ""
 
-    def _names(self, prediction: tf.Tensor) -> tuple[str, ...]:
-        return tuple(atom.name for dim in self.named[prediction.ref()] for atom in dim)
+    def _names(self, prediction: Value) -> tuple[str, ...]:
+        return tuple(atom.name for dim in self.named[prediction] for atom in dim)
 
     def _entering(self, branch: Branch) -> list[Point]:
         """What a layer computes its added loss from: its own inputs, and what the layers inside it gave back."""
         if branch.kind == "regulariser" and not branch.name.endswith("/activity"):
             return []
-        regions, root = self.traced.trace.regions, branch.tail.root
-        while root.op.type == "Identity" and regions.get(root.op.name) is None:
+        root = branch.tail.root
+        while root.op.kind == "identity" and root.op.region is None:
             root = root.op.inputs[0]
-        here, found = regions.get(root.op.name), {}
-        stack, seen = [root], {root.ref()}
+        here, found = root.op.region, {}
+        stack, seen = [root], {root}
         while stack:
-            tensor = stack.pop()
-            batch = tensor.shape.rank and tensor.shape.is_fully_defined() and tensor.shape[0] == self.traced.batch_size
-            if regions.get(tensor.op.name) != here:
-                if batch and tensor.dtype.is_floating and tensor.op.type != "ReadVariableOp":
-                    names = axis_names.default_axes(tensor.shape.rank)
-                    found[tensor.ref()] = Point(tensor, tuple(name.replace("class", "feature") for name in names))
+            value = stack.pop()
+            batch = value.rank and value.is_static and value.shape[0] == self.loss.batch_size
+            if value.op.region != here:
+                if batch and value.is_floating and value.op.kind != "read":
+                    names = axis_names.default_axes(value.rank)
+                    found[value] = Point(value, tuple(name.replace("class", "feature") for name in names))
                 continue
-            for other in tensor.op.inputs:
-                if other.ref() not in seen:
-                    seen.add(other.ref())
+            for other in value.op.inputs:
+                if other not in seen:
+                    seen.add(other)
                     stack.append(other)
         return list(reversed(found.values()))
 
     def _weights(self, branch: Branch) -> list[Point]:
         """The weights that a penalty is computed from."""
         return [
-            Point(tensor, _WEIGHT_AXES[tensor.shape.rank])
-            for operation in graph.ancestors([branch.tail.root])
-            if operation.type == "ReadVariableOp"
-            for tensor in operation.outputs
-            if tensor.shape.rank in _WEIGHT_AXES and tensor.dtype.is_floating
+            Point(value, _WEIGHT_AXES[value.rank])
+            for op in ancestors([branch.tail.root])
+            if op.kind == "read"
+            for value in op.outputs
+            if value.rank in _WEIGHT_AXES and value.is_floating
         ]
 
     def terms(self) -> tuple[Term, ...]:
@@ -167,8 +166,8 @@ class _Writer:
         # in a compute_loss of the user's, what is not added may enter in another way: it has no row of its own then
         rewritten = any(branch.own for branch in branches)
         if any(branch.own and not branch.certified for branch in branches):
-            loss = self.values[self.traced.root.ref()]
-            return (Term(self.traced.name, "output", float(loss), 1.0, (_opaque_part(loss, np.ones(()), ()),)),)
+            loss = self.values[self.loss.root]
+            return (Term(self.loss.name, "output", float(loss), 1.0, (_opaque_part(loss, np.ones(()), ()),)),)
         terms, constants = [], []
         for branch in branches:
             if branch.reaches or not rewritten:
@@ -207,7 +206,7 @@ class _Writer:
         return term, _constant(f"constant in {branch.name}", constant / weight if weight else 0.0, weight)
 
     def _part(self, branch: Branch, cut: Cut, elements: np.ndarray, slope: np.ndarray, end: list[Step]) -> Part:
-        placement = self.certifiers[branch.name, cut.tensor.ref()].of(self.traced.leaves, self.values)
+        placement = self.certifiers[branch.name, cut.tensor].of(self.decomposition.leaves, self.values)
         slope = np.broadcast_to(slope, elements.shape)
         counts, notes = counted(elements, slope, branch.value), []
         scattered = _scattered(elements, counts, slope, placement)
@@ -218,7 +217,7 @@ class _Writer:
             spread, atoms = axis_names.unfold(elements, placement.dims)
             counts, slope = counts.reshape(spread.shape), slope.reshape(spread.shape)
             (spread, counts, slope), atoms = _in_order([spread, counts, slope], atoms)
-        if cut.opaque and atoms and atoms[0].name == "axis0" and atoms[0].size == self.traced.batch_size:
+        if cut.opaque and atoms and atoms[0].name == "axis0" and atoms[0].size == self.loss.batch_size:
             atoms = (axis_names.Atom("batch", atoms[0].labels), *atoms[1:])
             notes.append("its first axis is taken to be the batch")
         if (where := first_nonfinite(spread)) is not None:
@@ -234,7 +233,7 @@ class _Writer:
         if exactness == "ratio":
             sums = self._ratio_sums(branch, cut, axes)
             over = ", ".join(lost) or "the elements"
-            shape = tuple(branch.y_pred.shape.as_list()) if branch.y_pred is not None else ()
+            shape = branch.y_pred.shape if branch.y_pred is not None else ()
             steps.insert(0, Step("ratio", f"quotient of sums over {over}", shape, elements.shape, lost))
         steps += [*self.narrator.road(cut), *end]
         spread, contributions, kept, summed = _shares(spread, counts, slope, axes, self.max_elements)
@@ -256,12 +255,12 @@ class _Writer:
 
     def _gradient(self, branch: Branch) -> Part | None:
         """How strongly the loss pulls at each prediction of an output."""
-        predictions = self.traced.predictions if branch.own and len(self.traced.predictions) == 1 else [branch.y_pred]
-        ref = predictions[0].ref() if branch.kind == "output" and predictions[0] is not None else None
+        predictions = self.loss.predictions if branch.own and len(self.loss.predictions) == 1 else [branch.y_pred]
+        ref = predictions[0] if branch.kind == "output" and predictions[0] is not None else None
         if ref not in self.decomposition.gradients or ref not in self.named:
             return None
         point, slope = self.decomposition.gradients[ref]
-        array, atoms = self.values[slope.ref()], [atom for dim in self.named[ref] for atom in dim]
+        array, atoms = self.values[slope], [atom for dim in self.named[ref] for atom in dim]
         if array.shape != tuple(atom.size for atom in atoms):
             return None
         names = tuple(atom.name for atom in atoms)
@@ -271,7 +270,7 @@ class _Writer:
             array, amounts, kept, note = _shares(array, amounts, one, names, self.max_elements)
         atoms = [atom for atom in atoms if atom.name in kept]
         classes, class_axes, class_labels = self._true_class(branch, atoms)
-        what = "predictions" if point.ref() == ref else "logits, which the loss reads instead of the predictions"
+        what = "predictions" if point == ref else "logits, which the loss reads instead of the predictions"
         return Part(
             axes=kept,
             elements=array,
@@ -286,16 +285,16 @@ class _Writer:
         )
 
     def _prediction_axes(self, branch: Branch) -> tuple[str, ...]:
-        predictions = [branch.y_pred] if branch.y_pred is not None else self.traced.predictions
-        dims = self.named.get(predictions[0].ref(), ()) if predictions else ()
+        predictions = [branch.y_pred] if branch.y_pred is not None else self.loss.predictions
+        dims = self.named.get(predictions[0], ()) if predictions else ()
         return tuple(atom.name for dim in dims for atom in dim)
 
     def _ratio_sums(self, branch: Branch, cut: Cut, axes: Sequence[str]) -> dict[str, np.ndarray]:
         """What the ratio is made of: TP, FP and FN where targets and predictions are masks, and its two sides."""
         sums = {}
-        target = None if branch.y_true is None else self.traced.value_of(branch.y_true)
+        target = None if branch.y_true is None else self.decomposition.fed(branch.y_true)
         if target is not None and branch.y_pred is not None:
-            target, predicted = np.asarray(target, np.float64), self.values[branch.y_pred.ref()].astype(np.float64)
+            target, predicted = np.asarray(target, np.float64), self.values[branch.y_pred].astype(np.float64)
             masks = all(np.all((a >= 0) & (a <= 1)) for a in (target, predicted))
             if target.shape == predicted.shape and masks:
                 over = tuple(k for k, name in enumerate(self._prediction_axes(branch)) if name not in axes)
@@ -303,13 +302,13 @@ class _Writer:
                 sums["FP"] = np.sum((1 - target) * predicted, axis=over)
                 sums["FN"] = np.sum(target * (1 - predicted), axis=over)
         for side, tensor in zip(("numerator", "denominator"), cut.quotient.inputs):
-            sums[side] = self.values[tensor.ref()].astype(np.float64)
+            sums[side] = self.values[tensor].astype(np.float64)
         return sums
 
     def _called(self, branch: Branch, atoms: Sequence[axis_names.Atom]) -> tuple[tuple[Hashable, ...], ...]:
         """What the positions along each axis are called."""
-        point = branch.y_pred if branch.y_pred is not None else next(iter(self.traced.predictions), None)
-        names = self.labels.get(point.ref(), {}) if branch.kind == "output" and point is not None else {}
+        point = branch.y_pred if branch.y_pred is not None else next(iter(self.loss.predictions), None)
+        names = self.labels.get(point, {}) if branch.kind == "output" and point is not None else {}
         return tuple(
             tuple(names[atom.name][i] for i in atom.labels) if atom.name in names else tuple(atom.labels)
             for atom in atoms
@@ -320,15 +319,15 @@ class _Writer:
         nothing = None, (), None
         if branch.y_true is None or branch.y_pred is None:
             return nothing
-        dims = self.named.get(branch.y_pred.ref())
-        key = branch.y_true.ref(), branch.y_pred.ref()
+        dims = self.named.get(branch.y_pred)
+        key = branch.y_true, branch.y_pred
         if key not in self.classes:
-            target = self.traced.value_of(branch.y_true)
+            target = self.decomposition.fed(branch.y_true)
             if target is None or not dims:
                 return nothing
             names = self._names(branch.y_pred)
-            axis, shape = axis_names.class_axis(names), tuple(branch.y_pred.shape.as_list())
-            called = self.labels.get(branch.y_pred.ref(), {}).get(names[axis], range(shape[axis]))
+            axis, shape = axis_names.class_axis(names), branch.y_pred.shape
+            called = self.labels.get(branch.y_pred, {}).get(names[axis], range(shape[axis]))
             channels = called if len(dims) > 1 else (0,)
             left = names if len(dims) == 1 else tuple(name for k, name in enumerate(names) if k != axis)
             self.classes[key] = true_classes(np.asarray(target), shape, channels, axis), left
@@ -343,52 +342,47 @@ class _Writer:
 
     # -- where names come from ----------------------------------------------------------------------------
 
-    def _known_axes(self) -> dict:
+    def _known_axes(self, order: list[Op]) -> dict[Value, axis_names.Dims]:
         """Axis names to start from: predictions, their logits, targets, layer outputs, weights."""
-        traced = self.traced
-        known = dict(self.named)
-        for tensor in traced.predictions:
-            logits = _keras.logits_of(tensor)
-            if logits is not None and tensor.ref() in known:
-                known[logits.ref()] = known[tensor.ref()]
-        pairs = [(entry.y_pred, entry.y_true) for entry in traced.recorder.outputs]
-        targets = traced.inputs.get("y_true", [])
-        if len(traced.predictions) == len(targets) == 1:
-            pairs.append((traced.predictions[0], targets[0]))
+        loss, known = self.loss, dict(self.named)
+        for prediction, logits in loss.logits.items():
+            if prediction in known:
+                known[logits] = known[prediction]
+        pairs = [(entry.y_pred, entry.y_true) for entry in loss.outputs]
+        targets = loss.inputs.get("y_true", [])
+        if len(loss.predictions) == len(targets) == 1:
+            pairs.append((loss.predictions[0], targets[0]))
         for prediction, target in pairs:
-            if prediction.ref() in known and hasattr(target, "shape"):
-                known.setdefault(target.ref(), _align(known[prediction.ref()], prediction.shape, target.shape))
-        for operation in traced.trace.graph.get_operations():
-            weights = operation.type == "ReadVariableOp"
-            if not weights and operation.name not in traced.trace.forward:
-                continue
-            for output in operation.outputs:
-                if output.ref() in known or not output.shape.is_fully_defined() or not output.shape.rank:
+            if prediction in known and target is not None and target.shape is not None:
+                known.setdefault(target, _align(known[prediction], prediction.shape, target.shape))
+        for op in order:
+            weights = op.kind == "read"
+            for output in op.outputs if weights or op.forward else ():
+                if output in known or not output.is_static or not output.shape:
                     continue
-                shape = output.shape.as_list()
-                if weights and len(shape) in _WEIGHT_AXES:
-                    known[output.ref()] = axis_names.named(shape, _WEIGHT_AXES[len(shape)])
-                elif not weights and shape[0] == traced.batch_size and output.dtype.is_floating:
-                    names = [n.replace("class", "feature") for n in axis_names.default_axes(len(shape))]
-                    known[output.ref()] = axis_names.named(shape, names)
+                if weights and output.rank in _WEIGHT_AXES:
+                    known[output] = axis_names.named(output.shape, _WEIGHT_AXES[output.rank])
+                elif not weights and output.shape[0] == loss.batch_size and output.is_floating:
+                    names = [n.replace("class", "feature") for n in axis_names.default_axes(output.rank)]
+                    known[output] = axis_names.named(output.shape, names)
         return known
 
-    def _sources(self, order: list[tf.Operation]) -> dict:
+    def _sources(self, order: list[Op]) -> dict:
         """In a word, where each independent tensor comes from: sample_weight, mask, y_true, x."""
         words: dict = {}
-        for word, placeholders in self.traced.inputs.items():
-            words.update((tensor.ref(), {word}) for tensor in placeholders)
-        for operation in order:
-            union = set().union(*(words.get(tensor.ref(), set()) for tensor in operation.inputs))
-            for output in operation.outputs:
-                masks = output.dtype == tf.bool and operation.name in self.traced.trace.forward
-                words.setdefault(output.ref(), {"mask"} if masks else union)
-        return {ref: " × ".join(sorted(found, key=_SOURCES.index)) for ref, found in words.items()}
+        for word, fed in self.loss.inputs.items():
+            words.update((value, {word}) for value in fed)
+        for op in order:
+            union = set().union(*(words.get(value, set()) for value in op.inputs))
+            for output in op.outputs:
+                masks = output.dtype == "bool" and op.forward
+                words.setdefault(output, {"mask"} if masks else union)
+        return {value: " × ".join(sorted(found, key=_SOURCES.index)) for value, found in words.items()}
 
 
-def _align(dims, prediction: tf.TensorShape, target: tf.TensorShape):
+def _align(dims: axis_names.Dims, prediction: Sequence, target: Sequence) -> axis_names.Dims:
     """Axis names of targets from those of the predictions they go with."""
-    same = (k < len(dims) and target[k] == prediction[k] for k in range(target.rank))
+    same = (k < len(dims) and size == prediction[k] for k, size in enumerate(target))
     return tuple(dims[k] if fits else () for k, fits in enumerate(same))
 
 

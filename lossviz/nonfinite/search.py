@@ -27,8 +27,10 @@ from lossviz.ask import checks
 from lossviz.backend import graph, tracing
 from lossviz.backend import keras_private as _keras
 from lossviz.backend import quiet as _quiet
+from lossviz.backend.program import ancestors
+from lossviz.backend.tensorflow_program import TensorFlowProgram
 from lossviz.backend.tracing import Traced
-from lossviz.engine import axes, naming
+from lossviz.engine import axes, naming, ops
 from lossviz.nonfinite import causes
 from lossviz.nonfinite.result import NonFinite
 from lossviz.report import formatting as f
@@ -84,6 +86,7 @@ class _Search:
         self.scale = scale  # by which the optimizer multiplies the loss before the gradient is taken
         self.model, self.traced, self.given, self.training, self.loss = model, traced, given, training, loss
         self.graph = traced.trace.graph
+        self.program = TensorFlowProgram(traced.trace)
         self.place = {operation.name: k for k, operation in enumerate(self.graph.get_operations())}
         self.calls = [call for call in calls if call.graph is self.graph]
         self.paths = {id(variable.value.handle): variable.path for variable in model.variables}
@@ -485,7 +488,7 @@ class _Search:
         operands: list[float | None] = []
         for array in arrays:
             operand = None
-            if shape is not None and index is not None and operation.type not in axes.REDUCTIONS:
+            if shape is not None and index is not None and self.program.kind_of(operation) != "reduce":
                 with contextlib.suppress(ValueError, IndexError):
                     operand = float(np.broadcast_to(array, shape)[index])
             operands.append(operand)
@@ -576,22 +579,21 @@ class _Search:
         known: dict = {}
         for prediction in self.traced.predictions:
             if prediction.shape.is_fully_defined():
-                known[prediction.ref()] = axes.named(
-                    prediction.shape.as_list(), axes.default_axes(prediction.shape.rank)
-                )
+                names = axes.default_axes(prediction.shape.rank)
+                known[self.program.value(prediction)] = axes.named(prediction.shape.as_list(), names)
         for entry in self.traced.recorder.outputs:
             for side in ("y_pred", "y_true"):
                 value = getattr(entry, side)
-                if isinstance(value, tf.Tensor) and value.shape.is_fully_defined() and value.ref() not in known:
+                if isinstance(value, tf.Tensor) and value.shape.is_fully_defined():
                     names = self._leaf_axes(value, "y", tuple(value.shape.as_list()))
-                    known[value.ref()] = axes.named(value.shape.as_list(), names)
-        if tensor.ref() in known:
-            dims = known[tensor.ref()]
+                    known.setdefault(self.program.value(value), axes.named(value.shape.as_list(), names))
+        value = self.program.value(tensor)
+        if value in known:
+            dims = known[value]
         elif tensor.op.name in self.traced.trace.forward:
             return index, self._hidden_axes(tuple(shape))
         else:
-            operations = [op for op in graph.ancestors([tensor]) if op.name not in self.traced.trace.forward]
-            dims = axes.propagate(operations, known).get(tensor.ref())
+            dims = ops.propagate([op for op in ancestors([value]) if not op.forward], known).get(value)
             if not any(dims or ()):  # an operation that tells nothing of axes, such as a condition
                 same = (names for names in known.values() if tuple(len(dim[0].labels) for dim in names) == tuple(shape))
                 dims = next(same, None)

@@ -189,9 +189,10 @@ class Case:
         return trace.run([fetch], [*trace.feeds, tensor], [*self.traced.leaves, array])[0]
 
 
-def of_trace(decomposition: Decomposition, report: Report, model: keras.Model | None = None, **about) -> Case:
+def of_trace(
+    traced: Traced, decomposition: Decomposition, report: Report, model: keras.Model | None = None, **about
+) -> Case:
     """The evidence of a loss that was traced and run. `about` are further fields of `Case`."""
-    traced = decomposition.traced
     recorded = traced.recorder.outputs
     terms = {term.name: term for term in report.terms if term.kind == "output"}
     # decompose makes one branch of each recorded output, in this order
@@ -210,7 +211,7 @@ def of_trace(decomposition: Decomposition, report: Report, model: keras.Model | 
         weight_word=weight_word,
         report=report,
         traced=traced,
-        known=dict(decomposition.values),
+        known={value.source.ref(): array for value, array in decomposition.values.items()},
         _operations=traced.trace.orders,
         batch_size=traced.batch_size,
         **about,

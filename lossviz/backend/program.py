@@ -1,0 +1,178 @@
+"""A traced loss in words that belong to no backend: values, and the operations of a few kinds between them.
+
+A backend lowers its graph to these (`tensorflow_program` does it for TensorFlow) and computes what it is asked for.
+`engine.ops` says what each kind means: no module above this one looks at a backend's own operations to cut a loss,
+name its axes or tell its steps.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lossviz.backend.recorded import Added, Recorded
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+class Value:
+    """A tensor of the program. `shape` is None where not even the rank is known, and holds None for an unknown size."""
+
+    __slots__ = ("_known", "_op", "dtype", "index", "program", "shape", "source")
+
+    def __init__(self, program: Program, source: Any, shape: tuple[int | None, ...] | None, dtype: str, index: int = 0):
+        self.program, self.source, self.shape, self.dtype, self.index = program, source, shape, dtype, index
+        self._op: Op | None = None
+        self._known: Any = NotImplemented
+
+    def __repr__(self) -> str:
+        return f"<{self.op.word} {self.op.name}:{self.index} {self.dtype}{self.shape}>"
+
+    @property
+    def op(self) -> Op:
+        """The operation that makes it."""
+        if self._op is None:
+            self._op = self.program.op_of(self)
+        return self._op
+
+    @property
+    def known(self) -> np.ndarray | None:
+        """Its numbers, where they do not depend on the batch or on a weight; else None."""
+        if self._known is NotImplemented:
+            self._known = self.program.constant(self)
+        return self._known
+
+    @property
+    def rank(self) -> int | None:
+        return None if self.shape is None else len(self.shape)
+
+    @property
+    def is_static(self) -> bool:
+        """Is its shape known before the program runs?"""
+        return self.shape is not None and None not in self.shape
+
+    @property
+    def size(self) -> int | None:
+        """How many numbers it holds, if that is known."""
+        return math.prod(self.shape) if self.is_static else None  # type: ignore[arg-type]
+
+    @property
+    def is_floating(self) -> bool:
+        return self.dtype in _FLOATS
+
+    @property
+    def is_integer(self) -> bool:
+        return self.dtype.startswith(("int", "uint"))
+
+    @property
+    def differentiable(self) -> bool:
+        """Can a gradient pass? Comparisons and class numbers (bool, int) cut it; lists of tensors (variant) do not."""
+        return self.is_floating or self.dtype.startswith("complex") or self.dtype == "variant"
+
+
+class Op:
+    """One operation: its kind (`engine.ops.KINDS`), the backend's own word for it, and what that leaves open (`info`).
+
+    `inputs` begin with what the operation moves or adds up; indices, sizes and factors that are not symmetric follow.
+    `forward` says that the model's forward pass made it, `region` in which call of a layer.
+    """
+
+    __slots__ = ("forward", "info", "inputs", "kind", "name", "outputs", "region", "source", "word")
+
+    def __init__(self, kind: str, word: str, name: str, source: Any, forward: bool, region: int | None):
+        self.kind, self.word, self.name, self.source = kind, word, name, source
+        self.forward, self.region = forward, region
+        self.info: Mapping[str, Any] = {}
+        self.inputs: tuple[Value, ...] = ()
+        self.outputs: tuple[Value, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<{self.kind}: {self.word} {self.name}>"
+
+
+def ancestors(values: Iterable[Value]) -> list[Op]:
+    """All operations that `values` are computed from, inputs before consumers."""
+    order: list[Op] = []
+    done: set[Op] = set()
+    stack = [(value.op, False) for value in values]
+    while stack:
+        operation, expanded = stack.pop()
+        if expanded:
+            order.append(operation)
+        elif operation not in done:
+            done.add(operation)
+            stack.append((operation, True))
+            stack.extend((value.op, False) for value in operation.inputs if value.op not in done)
+    return order
+
+
+class Program(ABC):
+    """What a backend can do with a lowered loss. Arrays go in and out; values stand for what they are computed from."""
+
+    #: Errors of running it that mean "not with these numbers" (an assertion of the loss's own, a shape).
+    errors: tuple[type[Exception], ...] = ()
+    #: Errors of differentiating: an operation without a derivative.
+    underivable: tuple[type[Exception], ...] = (LookupError, ValueError, TypeError, NotImplementedError)
+
+    feeds: list[Value]
+
+    @abstractmethod
+    def op_of(self, value: Value) -> Op:
+        """The operation that makes this value."""
+
+    @abstractmethod
+    def constant(self, value: Value) -> np.ndarray | None:
+        """The value's numbers, if they are the same for every batch and any weights."""
+
+    @abstractmethod
+    def runner(self, fetches: Sequence[Value], feeds: Sequence[Value]) -> Callable[[Sequence], list[np.ndarray]]:
+        """`fetches` as a function of numbers for `feeds`, in their order."""
+
+    @abstractmethod
+    def whole(self, fetches: Iterable[Value]) -> Callable[[Sequence], dict[Value, np.ndarray]]:
+        """`fetches` as a function of the batch, to be run again and again."""
+
+    @abstractmethod
+    def rerun(
+        self, roots: Sequence[Value], cuts: Sequence[Value], frontier: Iterable[Value]
+    ) -> Callable[[Iterable[np.ndarray], Mapping[Value, np.ndarray]], list[np.ndarray]]:
+        """`roots` from other numbers for `cuts`, and what else enters (`frontier`) as it was."""
+
+    @abstractmethod
+    def gradients(
+        self, root: Value, cuts: Sequence[Value], seed: Value | None = None, stops: Sequence[Value] = ()
+    ) -> list[Value]:
+        """The derivative of `root` with respect to each of `cuts`, not looking behind them or behind `stops`."""
+
+    @abstractmethod
+    def tangent(self, cut: Value, points: Sequence[Value]) -> tuple[list[int], list[Value], Value] | None:
+        """The derivative of `cut` in a direction of `points`: which of them it depends on, the values to feed their
+        directions to, and the derivative. None where it depends on none of them."""
+
+    @abstractmethod
+    def measured(self, values: Iterable[Value]) -> dict[Value, Value]:
+        """For each value, the value of its shape."""
+
+
+@dataclass(eq=False)
+class Loss:
+    """A loss as a program, with what is known of where its values come from."""
+
+    program: Program
+    root: Value
+    predictions: list[Value]
+    prediction_names: list[str]
+    logits: dict[Value, Value]  # prediction -> the logits that Keras takes in its place, where it has some
+    inputs: dict[str, list[Value]]  # "x", "y_true", "sample_weight": what is fed
+    outputs: list[Recorded]
+    added: list[Added]
+    looked_at: list[Value] = field(default_factory=list)  # what else the report or a rule may ask for
+    trainable: list[Value] = field(default_factory=list)  # what the trainable weights are read from
+    captured: list[Value] = field(default_factory=list)  # what any weight is read from
+    name: str = "compute_loss"
+    batch_size: int | None = None

@@ -1,0 +1,410 @@
+"""TensorFlow's graph as a `Program`: which kind each of its operations is, and how it is run and differentiated.
+
+`_KINDS` names the operations that need no more than their kind; `_LOWERED` has a function for each that holds more
+(an axis, a permutation). What stands in neither is "other": nothing is believed of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from lossviz.backend import graph
+from lossviz.backend import keras_private as _keras
+from lossviz.backend.program import Loss, Op, Program, Value
+from lossviz.backend.tracing import Traced
+
+_KINDS = {
+    **dict.fromkeys(("Identity", "EnsureShape", "CheckNumerics", "Snapshot"), "identity"),
+    **dict.fromkeys(("StopGradient", "PreventGradient"), "stop"),
+    **dict.fromkeys(("Mul", "MulNoNan"), "mul"),
+    **dict.fromkeys(("RealDiv", "Div", "DivNoNan"), "div"),
+    **dict.fromkeys(("Select", "SelectV2"), "select"),
+    **dict.fromkeys(("Reshape", "Squeeze", "ExpandDims"), "reshape"),
+    **dict.fromkeys(("BroadcastTo", "Tile"), "broadcast"),
+    **dict.fromkeys(("Pad", "PadV2"), "pad"),
+    **dict.fromkeys(("Conv2D", "Conv3D", "DepthwiseConv2dNative", "AvgPool", "AvgPool3D"), "window"),
+    **dict.fromkeys(("ReadVariableOp", "ResourceGather", "ResourceGatherNd"), "read"),
+    **dict.fromkeys(("SegmentSum", "UnsortedSegmentSum"), "scatter"),
+    **dict.fromkeys(("Range", "Fill", "Where", "Unique", "UniqueV2", "ListDiff", "Bincount", "DenseBincount"), "fresh"),
+    **dict.fromkeys(("UnsortedSegmentProd", "UnsortedSegmentMin"), "fresh"),
+    **dict.fromkeys(("PyFunc", "PyFuncStateless", "EagerPyFunc", "While", "StatelessWhile", "If"), "opaque"),
+    **dict.fromkeys(("StatelessIf", "Case", "StatelessCase", "PartitionedCall", "MapDefun", "XlaLaunch"), "opaque"),
+    **dict.fromkeys(("StatefulPartitionedCall", "SymbolicGradient"), "opaque"),
+    **dict.fromkeys(("Abs", "Sign", "Exp", "Expm1", "Log", "Log1p", "Sqrt", "Rsqrt", "Square", "Tanh"), "elementwise"),
+    **dict.fromkeys(("Relu", "Relu6", "Elu", "Selu", "Softplus", "Softsign", "LeakyRelu", "Erf"), "elementwise"),
+    **dict.fromkeys(("Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Erfc"), "elementwise"),
+    **dict.fromkeys(("Floor", "Ceil", "Round", "Rint", "Reciprocal", "Inv", "Lgamma", "Digamma"), "elementwise"),
+    **dict.fromkeys(("Maximum", "Minimum", "Pow", "SquaredDifference", "ClipByValue", "Xlogy", "Xdivy"), "elementwise"),
+    **dict.fromkeys(("FloorDiv", "FloorMod", "Mod", "Atan2", "Xlog1py", "IsNan", "IsInf", "IsFinite"), "elementwise"),
+    **dict.fromkeys(("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"), "elementwise"),
+    **dict.fromkeys(("LogicalAnd", "LogicalOr", "LogicalNot"), "elementwise"),
+    "Cast": "cast", "Neg": "neg", "Cumsum": "cumulate", "OneHot": "one_hot", "Placeholder": "feed",
+    "MatrixDiagPartV3": "diagonal", "IdentityN": "custom", "Const": "fresh",
+}  # fmt: skip
+
+#: Sorted or transformed: how many of the last axes are mixed.
+_MIXED = {
+    **dict.fromkeys(("TopKV2", "TopK", "FFT", "IFFT", "RFFT", "IRFFT"), 1),
+    **dict.fromkeys(("FFT2D", "IFFT2D", "RFFT2D", "IRFFT2D", "Cholesky", "MatrixInverse", "MatrixSolve"), 2),
+    **dict.fromkeys(("MatrixTriangularSolve", "MatrixSquareRoot", "MatrixExponential", "Qr", "Svd"), 2),
+}
+_REDUCED = {
+    "Sum": "sum", "Mean": "mean", "Max": "max", "Min": "min", "Prod": "prod", "All": "all", "Any": "any",
+    "EuclideanNorm": "norm",
+}  # fmt: skip
+
+
+def lower(traced: Traced) -> Loss:
+    """The traced loss as a program. Fused operations are taken apart first, so that the axes they hide are there."""
+    graph.expand_fused(traced.trace.graph, traced.root)
+    program = TensorFlowProgram(traced.trace)
+
+    def value(tensor: Any) -> Value | None:
+        return program.value(tensor) if tf.is_tensor(tensor) else None
+
+    def values(tensors: Iterable) -> list[Value]:
+        return [program.value(tensor) for tensor in tensors if tf.is_tensor(tensor)]
+
+    predictions = [program.value(tensor) for tensor in traced.predictions]
+    logits = {p: value(_keras.logits_of(tensor)) for p, tensor in zip(predictions, traced.predictions)}
+    recorder = traced.recorder
+    return Loss(
+        program=program,
+        root=program.value(traced.root),
+        predictions=predictions,
+        prediction_names=traced.prediction_names,
+        logits={p: one for p, one in logits.items() if one is not None},
+        inputs={word: values(placeholders) for word, placeholders in traced.inputs.items()},
+        outputs=[
+            replace(
+                one, value=value(one.value), y_true=value(one.y_true), y_pred=value(one.y_pred), mask=value(one.mask),
+                sample_weight=value(one.sample_weight), elements=value(one.elements),
+            )
+            for one in recorder.outputs
+        ],
+        added=[replace(one, value=value(one.value)) for one in recorder.added],
+        looked_at=values(tensor for one in recorder.crossentropies for tensor in (one.target, one.output)),
+        trainable=values(traced.trainable),
+        captured=values(inner for _, inner in traced.trace.graph.captures),
+        name=traced.name,
+        batch_size=traced.batch_size,
+    )  # fmt: skip
+
+
+class TensorFlowProgram(Program):
+    """A `graph.Trace` as a program. Operations are lowered when somebody first looks at them."""
+
+    errors = (tf.errors.OpError,)
+
+    def __init__(self, trace: graph.Trace):
+        self.trace = trace
+        self._values: dict = {}
+        self._ops: dict[str, Op] = {}
+        self.feeds = [self.value(tensor) for tensor in trace.feeds]
+
+    def value(self, tensor: tf.Tensor) -> Value:
+        found = self._values.get(tensor.ref())
+        if found is None:
+            shape = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
+            found = Value(self, tensor, shape, tensor.dtype.name, tensor.value_index)
+            self._values[tensor.ref()] = found
+        return found
+
+    def op_of(self, value: Value) -> Op:
+        operation = value.source.op
+        found = self._ops.get(operation.name)
+        if found is None:
+            found = self._ops[operation.name] = self._lowered(operation)
+        return found
+
+    @staticmethod
+    def kind_of(operation: tf.Operation) -> str:
+        return _meaning(operation)[0]
+
+    def _lowered(self, operation: tf.Operation) -> Op:
+        kind, info, order = _meaning(operation)
+        forward, region = operation.name in self.trace.forward, self.trace.regions.get(operation.name)
+        op = Op(kind, operation.type, operation.name, operation, forward, region)
+        inputs = list(operation.inputs)
+        op.inputs = tuple(self.value(inputs[k]) for k in (order or range(len(inputs))))
+        op.outputs = tuple(self.value(output) for output in operation.outputs)
+        op.info = info
+        return op
+
+    def constant(self, value: Value) -> np.ndarray | None:
+        return tf.get_static_value(value.source)
+
+    def runner(self, fetches: Sequence[Value], feeds: Sequence[Value]) -> Callable[[Sequence], list[np.ndarray]]:
+        run, dtypes = self.trace.runner(_sources(fetches), _sources(feeds)), [feed.source.dtype for feed in feeds]
+
+        def cast(array: Any, dtype: tf.DType) -> Any:
+            return np.asarray(array).astype(dtype.as_numpy_dtype, copy=False) if dtype.is_floating else array
+
+        return lambda values: run([cast(array, dtype) for array, dtype in zip(values, dtypes, strict=True)])
+
+    def whole(self, fetches: Iterable[Value]) -> Callable[[Sequence], dict[Value, np.ndarray]]:
+        wanted = {value.source.ref(): value for value in fetches if value.dtype not in ("resource", "variant")}
+        compiled = graph.Program(self.trace, _sources(wanted.values()))
+
+        def run(leaves: Sequence) -> dict[Value, np.ndarray]:
+            return {wanted[ref]: array for ref, array in compiled(leaves).items()}
+
+        return run
+
+    def rerun(self, roots: Sequence[Value], cuts: Sequence[Value], frontier: Iterable[Value]):
+        compiled = graph.Rerun(_sources(roots), _sources(cuts), _sources(frontier))
+        feeds = [self.value(tensor) for tensor in compiled.feeds]
+
+        def run(points: Iterable[np.ndarray], values: Mapping[Value, np.ndarray]) -> list[np.ndarray]:
+            fed = dict(zip(cuts, points, strict=True))
+            return compiled(fed[v] if v in fed else values[v] for v in feeds)
+
+        return run
+
+    def gradients(self, root, cuts, seed=None, stops=()) -> list[Value]:
+        seeded = None if seed is None else seed.source
+        slopes = graph.gradients(self.trace.graph, root.source, _sources(cuts), seeded, _sources(stops))
+        return [self.value(slope) for slope in slopes]
+
+    def tangent(self, cut: Value, points: Sequence[Value]) -> tuple[list[int], list[Value], Value] | None:
+        """Forward mode by differentiating twice: the derivative of `seed · d cut / d points` by the seed."""
+        tensors = _sources(points)
+        with self.trace.graph.as_default():
+            seed = tf.zeros(tf.shape(cut.source), cut.source.dtype)
+            if any(tensor is cut.source for tensor in tensors):
+                slopes = [seed if tensor is cut.source else None for tensor in tensors]
+            else:
+                slopes = tf.gradients(cut.source, tensors, grad_ys=seed, stop_gradients=tensors)
+            kept = [k for k, slope in enumerate(slopes) if slope is not None]
+            directions = [tf.compat.v1.placeholder(tensors[k].dtype, tensors[k].shape) for k in kept]
+            moved = []
+            for k, direction in zip(kept, directions):
+                slope = slopes[k]
+                if slope is not seed:
+                    direction = tf.gradients(tf.convert_to_tensor(slope), seed, grad_ys=direction)[0]
+                if direction is not None:
+                    moved.append(tf.convert_to_tensor(direction))
+            if not moved:
+                return None
+            total = tf.add_n(moved) if len(moved) > 1 else tf.identity(moved[0])
+        return kept, [self.value(direction) for direction in directions], self.value(total)
+
+    def measured(self, values: Iterable[Value]) -> dict[Value, Value]:
+        with self.trace.graph.as_default():
+            return {value: self.value(tf.shape(value.source)) for value in values}
+
+
+def _sources(values: Iterable[Value]) -> list[tf.Tensor]:
+    return [value.source for value in values]
+
+
+# -- what operations are --------------------------------------------------------------------------------------
+
+
+def has_own_gradient(operation: tf.Operation) -> bool:
+    """tf.custom_gradient hides in an identity whose gradient need not be that of its value."""
+    try:
+        return bool(operation.get_attr("_gradient_op_type"))
+    except ValueError:
+        return False
+
+
+def _meaning(operation: tf.Operation) -> tuple[str, dict[str, Any], Sequence[int] | None]:
+    """The kind, what it leaves open, and the order of the inputs, where it is not TensorFlow's."""
+    kind = operation.type
+    if has_own_gradient(operation):
+        return "custom", {}, None
+    if kind in _LOWERED:
+        return _LOWERED[kind](operation)
+    if kind in _REDUCED or kind in ("ArgMax", "ArgMin"):
+        return _reduction(operation)
+    if kind in _MIXED:
+        return "mix", {"axes": _MIXED[kind], "by_order": kind.startswith("TopK")}, None
+    if kind in ("MaxPool", "SegmentMax", "UnsortedSegmentMax"):
+        return ("window" if kind == "MaxPool" else "scatter"), {"nonlinear": True, "by_order": True}, None
+    if kind in ("Shape", "Size", "Rank", "ZerosLike", "OnesLike"):
+        return ("other" if kind.endswith("Like") else "fresh"), {"by_shape": True}, None
+    return _KINDS.get(kind, "other"), {}, None
+
+
+def _static(tensor: tf.Tensor) -> np.ndarray | None:
+    return tf.get_static_value(tensor)
+
+
+def _whole(tensor: tf.Tensor) -> tuple[int, ...] | None:
+    value = _static(tensor)
+    return None if value is None else tuple(int(k) for k in np.atleast_1d(value))
+
+
+def _reduction(operation: tf.Operation):
+    picks = operation.type.startswith("Arg")
+    how = operation.type.lower() if picks else _REDUCED[operation.type]
+    keepdims = False if picks else bool(operation.get_attr("keep_dims"))
+    info = {"how": how, "axes": _whole(operation.inputs[1]), "keepdims": keepdims}
+    return "reduce", {**info, "nonlinear": how not in ("sum", "mean"), "by_order": how in ("max", "min")}, None
+
+
+def _sum(*signs: int):
+    def lowered(operation: tf.Operation):
+        return "add", {"signs": signs or (1,) * len(operation.inputs)}, None
+
+    return lowered
+
+
+def _transpose(operation: tf.Operation):
+    return "transpose", {"perm": _whole(operation.inputs[1])}, None
+
+
+def _stack(operation: tf.Operation):
+    return "concat", {"axis": operation.get_attr("axis"), "stacks": True}, None
+
+
+def _concat(operation: tf.Operation):
+    axis = _whole(operation.inputs[-1])
+    return "concat", {"axis": None if axis is None else axis[0], "stacks": False}, None
+
+
+def _unstack(operation: tf.Operation):
+    rank = operation.inputs[0].shape.rank
+    parts = None
+    if rank is not None:
+        axis = operation.get_attr("axis") % rank
+        kept = tuple((k, None) for k in range(rank) if k != axis)
+        parts = (kept,) * len(operation.outputs)
+    return "slice", {"parts": parts}, None
+
+
+def _slice(operation: tf.Operation):
+    begin, size = _whole(operation.inputs[1]), _whole(operation.inputs[2])
+    parts = None
+    if begin is not None and size is not None:
+        pairs = enumerate(zip(begin, size, strict=True))
+        parts = (tuple((k, slice(b, None if s == -1 else b + s)) for k, (b, s) in pairs),)
+    return "slice", {"parts": parts}, None
+
+
+def _split(operation: tf.Operation):
+    value, where = (0, 2) if operation.type == "SplitV" else (1, 0)
+    order = (0, 1, 2) if operation.type == "SplitV" else (1, 0)
+    axis, rank = _whole(operation.inputs[where]), operation.inputs[value].shape.rank
+    parts = None
+    if axis is not None and rank is not None:
+        along = axis[0] % rank
+        sizes = [output.shape[along] for output in operation.outputs]
+        if None not in sizes:
+            ends = np.cumsum([0, *sizes])
+            parts = tuple(
+                tuple((k, slice(int(a), int(b)) if k == along else None) for k in range(rank))
+                for a, b in itertools.pairwise(ends)
+            )
+    return "slice", {"parts": parts}, order
+
+
+def _strided_slice(operation: tf.Operation):
+    """One entry for each axis of the output: which axis of the input it was (None: it is new), and its slice."""
+    rank = operation.inputs[0].shape.rank
+    given = [_whole(tensor) for tensor in operation.inputs[1:4]]
+    if rank is None or any(one is None for one in given):
+        return "slice", {"parts": None}, None
+    begin, end, strides = given
+
+    def bits(name: str) -> list[bool]:
+        mask = operation.get_attr(f"{name}_mask")
+        return [bool(mask >> k & 1) for k in range(len(begin))]
+
+    from_start, to_end, ellipsis, new, shrink = map(bits, ("begin", "end", "ellipsis", "new_axis", "shrink_axis"))
+    spread = rank - sum(not new[k] and not ellipsis[k] for k in range(len(begin)))
+    parts: list[tuple[int | None, slice | None]] = []
+    position = 0
+    for k in range(len(begin)):
+        if ellipsis[k]:
+            parts.extend((position + j, None) for j in range(spread))
+            position += spread
+        elif new[k]:
+            parts.append((None, None))
+        else:
+            if not shrink[k]:
+                start, stop = None if from_start[k] else begin[k], None if to_end[k] else end[k]
+                parts.append((position, slice(start, stop, strides[k])))
+            position += 1
+    parts.extend((k, None) for k in range(position, rank))
+    return "slice", {"parts": (tuple(parts),)}, None
+
+
+def _gather(operation: tf.Operation):
+    axis = _whole(operation.inputs[2]) if len(operation.inputs) > 2 else (0,)
+    return "pick", {"axis": None if axis is None else axis[0], "batch_dims": operation.get_attr("batch_dims")}, None
+
+
+def _gather_nd(operation: tf.Operation):
+    shape = operation.inputs[1].shape
+    return "pick", {"depth": shape[-1] if shape.rank else None}, None
+
+
+def _moved(how: str):
+    def lowered(operation: tf.Operation):
+        axes = _whole(operation.inputs[1]) if how == "reverse" else None
+        return "move", {"how": how, "axes": axes, "nonlinear": how == "shuffle"}, None
+
+    return lowered
+
+
+def _scatter(order: Sequence[int] | None, linear: int):
+    def lowered(operation: tf.Operation):
+        return "scatter", {"linear": linear}, order
+
+    return lowered
+
+
+def _product(*attributes: str):
+    def lowered(operation: tf.Operation):
+        return "contract", {"flipped": tuple(bool(operation.get_attr(name)) for name in attributes)}, None
+
+    return lowered
+
+
+def _einsum(operation: tf.Operation):
+    operands, result = operation.get_attr("equation").decode().replace(" ", "").split("->")
+    if "." in operands:
+        return "contract", {"equation": ((), "")}, None
+    return "contract", {"equation": (tuple(operands.split(",")), result)}, None
+
+
+def _squash(how: str):
+    def lowered(operation: tf.Operation):
+        return "squash", {"how": how, "axis": -1}, None
+
+    return lowered
+
+
+_LOWERED: dict[str, Callable] = {
+    **dict.fromkeys(("Add", "AddV2", "AddN", "BiasAdd"), _sum()),
+    "Sub": _sum(1, -1),
+    "Transpose": _transpose,
+    "Pack": _stack,
+    "ConcatV2": _concat,
+    "Unpack": _unstack,
+    "Slice": _slice,
+    **dict.fromkeys(("Split", "SplitV"), _split),
+    "StridedSlice": _strided_slice,
+    "GatherV2": _gather,
+    "GatherNd": _gather_nd,
+    "ReverseV2": _moved("reverse"),
+    "Roll": _moved("roll"),
+    "ReverseSequence": _moved("sequence"),
+    "RandomShuffle": _moved("shuffle"),
+    "ScatterNd": _scatter((1, 0, 2), 1),
+    **dict.fromkeys(("TensorScatterAdd", "TensorScatterSub", "TensorScatterUpdate"), _scatter((0, 2, 1), 2)),
+    "MatMul": _product("transpose_a", "transpose_b"),
+    **dict.fromkeys(("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), _product("adj_x", "adj_y")),
+    "Einsum": _einsum,
+    "Softmax": _squash("softmax"),
+    "LogSoftmax": _squash("log_softmax"),
+    "Sigmoid": _squash("sigmoid"),
+}
