@@ -49,7 +49,7 @@ RESULT = "#26323D"
 #: Text on a coloured ground, which no theme changes (`INK` may follow it).
 ON_DATA = "#1F2932"
 
-_ROW = 0.36  # inches a bar
+_ROW, _TALL_ROW = 0.36, 0.46  # inches per bar, and where its name has a second line
 _BOX = 0.56  # height of a cascade's boxes, in its own units
 
 
@@ -58,8 +58,9 @@ def waterfall(
 ) -> Axes:
     """The loss as a running sum from 0 to the total, largest share first, each bar labelled with its number.
 
-    Without `by` there is one bar a term and one for the residual; with `by` the bars are the shares of one
-    term along that axis (`term` as in `Report.by`) and the last bar is the term. Beyond `max_display` bars
+    Without `by` there is one bar per term, with its kind where there are several, and one for a residual beyond
+    rounding; with `by` the bars are the shares of one term along that axis (`term` as in `Report.by`) and the last bar
+    is the term. Beyond `max_display` bars
     the smallest are one bar "N others". Negative shares run back, hatched. A share that is NaN or infinite
     has its label and no bar. Per cents are of the sum of all shares.
     """
@@ -73,9 +74,11 @@ def waterfall(
         rows = f.share_rows({k: t.contribution for k, t in enumerate(report.terms)}, max_display, max_display - 1, True)
         names = [f.clean(report.terms[k].name) if k in kinds else k for k, _ in rows]
         colors = [KIND_COLORS.get(kinds.get(k, ""), MUTED) for k, _ in rows]
-        rows.append((None, report.residual))
-        names.append("residual")
-        colors.append(MUTED)
+        words = [kinds[k].replace("_", " ") if k in kinds else "" for k, _ in rows]
+        if not abs(report.residual) <= f.allowed(report):
+            rows.append((None, report.residual))
+            names.append("residual")
+            colors.append(MUTED)
         end, end_name, title = report.reported, "loss", "The loss, term by term"
     else:
         one = report._one_term(by, term)
@@ -89,14 +92,15 @@ def waterfall(
     column = f.Column.of([*values, end])
     texts = [column(value) for value in values]
     percents = [f.percent(value, report.total) for value in values]
-    if by is None:
+    if rows and rows[-1][0] is None:
         texts[-1], percents[-1] = f.residual_text(report, column), ""
     starts = np.concatenate([[0.0], np.cumsum([v if math.isfinite(v) else 0.0 for v in values])])
     last = end if math.isfinite(end) else math.nan
 
     count = len(values) + 1
+    told = words if by is None and len({*words} - {""}) > 1 else []
     with matplotlib.style.context(STYLE):
-        ax = ax or _axes(_ROW * count + 0.75)
+        ax = ax or _axes((_TALL_ROW if told else _ROW) * count + 0.75)
         for k, (value, color) in enumerate(zip(values, colors)):
             _bar(ax, k, starts[k], value, color)
         _bar(ax, count - 1, 0.0, last, INK)
@@ -109,6 +113,8 @@ def waterfall(
         low, high = min([*starts, 0.0 if math.isnan(last) else last]), max([*starts, 0.0 if math.isnan(last) else last])
         _finish(ax, [*names, end_name], [*texts, column(end)], percents, low, high, title, bold=(count - 1,))
         ax.axhline(count - 1.5, color=LINE, linewidth=0.8, zorder=0)
+        for k, word in enumerate(told):
+            _kind_below(ax, k, word)
     return ax
 
 
@@ -213,7 +219,9 @@ def heatmap(
         if shares.size <= 64:
             for (i, j), share in np.ndenumerate(shares):
                 color = _ink_on(cmap(image.norm(share)) if math.isfinite(share) else NAN_COLOR)
-                ax.text(j, i, _minus(column(share)), ha="center", va="center", color=color, fontsize=9.5)
+                ax.text(
+                    j, i, _minus(column(share)) if share else "0", ha="center", va="center", color=color, fontsize=9.5
+                )
         total = float(shares.sum())
         where = "".join(f", {f.label_text(axis, label)}" for axis, label in (at or {}).items())
         names = " and ".join(f.clean(axis) for axis in axes)
@@ -354,6 +362,15 @@ def _finish(
     _literal(ax)
 
 
+def _kind_below(ax: Axes, row: int, word: str) -> None:
+    """The kind of a term in quiet words below its name."""
+    if word:
+        name = ax.get_yticklabels()[row]
+        name.set_verticalalignment("bottom")
+        place = {"xytext": (-3.5, 0), "textcoords": "offset points", "ha": "right", "va": "top"}
+        ax.annotate(word, (0, row), xycoords=("axes fraction", "data"), color=QUIET, fontsize=name.get_size(), **place)
+
+
 def _colors(axis: str, kind: str, shares: Mapping[Hashable, float], labels: list[Hashable]) -> list[str]:
     """Class colours by position in the dictionary along "class"; elsewhere the colour of the term's kind."""
     order = {label: k for k, label in enumerate(shares)}
@@ -454,12 +471,13 @@ def _cascade_title(term: Term, part: Part, index: int, alone: bool) -> str:
 
 
 def _axis_box(ax: Axes, name: str, size: int, x: float, y: float, unit: float) -> None:
-    """The box of one axis: its name and size, on two lines where the column is narrow."""
-    _box(ax, x + 0.04, y, 0.92, AXIS_COLORS.get(name, OTHER_AXIS_COLOR))
+    """The box of one axis: its name and size, on two lines where the column is narrow. An axis of size 1 is faint."""
+    _box(ax, x + 0.04, y, 0.92, AXIS_COLORS.get(name, OTHER_AXIS_COLOR), alpha=0.4 if size == 1 else None)
     shown = "" if name.startswith("\0") else f.clean(name)
     narrow = 6.8 * len(f"{shown} {size}") > 0.9 * unit
     text = f"{shown}\n{size}" if narrow else f"{shown} {size}"
-    _words(ax, x + 0.5, y + _BOX / 2, text.strip(), 10 if narrow else 11, linespacing=1.05)
+    color = QUIET if size == 1 else INK
+    _words(ax, x + 0.5, y + _BOX / 2, text.strip(), 10 if narrow else 11, linespacing=1.05, color=color)
 
 
 def _link(ax: Axes, x: float, y: float, length: float, ends: bool) -> None:
@@ -469,9 +487,11 @@ def _link(ax: Axes, x: float, y: float, length: float, ends: bool) -> None:
         ax.plot([x - 0.1, x + 0.1], [y + length] * 2, color=QUIET, linewidth=1.6, zorder=0)
 
 
-def _box(ax: Axes, x: float, y: float, width: float, color: str) -> None:
+def _box(ax: Axes, x: float, y: float, width: float, color: str, alpha: float | None = None) -> None:
     style = "round,pad=0,rounding_size=0.07"
-    ax.add_patch(FancyBboxPatch((x, y), width, _BOX, boxstyle=style, facecolor=color, linewidth=0, zorder=2))
+    ax.add_patch(
+        FancyBboxPatch((x, y), width, _BOX, boxstyle=style, facecolor=color, linewidth=0, zorder=2, alpha=alpha)
+    )
 
 
 def _number(ax: Axes, width: float, y: float, text: str, color: str, ink: str) -> None:

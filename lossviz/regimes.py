@@ -103,7 +103,7 @@ class Reduction:
         if np.ndim(self.value):
             lines = [
                 f"{self.regime} leaves an array of shape {_shape(np.shape(self.value))}",
-                *(f"  {f.clean(step.text)}" for step in self.steps),
+                *(f"  {f.step_text(step)}" for step in self.steps),
             ]
             return "\n".join([*lines, str(self.value)])
         return str(self.to_report())

@@ -13,7 +13,7 @@ import pytest
 import reports
 
 from lossviz.report import Part, Report, Step, Term, html, text
-from lossviz.report.formatting import CLASS_COLORS
+from lossviz.report.formatting import CLASS_COLORS, message
 
 each_report = pytest.mark.parametrize("name", list(reports.ALL))
 ALLOWED = {
@@ -53,7 +53,7 @@ class Page(HTMLParser):
 def test_well_formed_and_only_harmless_tags(name):
     page = Page(html.render(reports.ALL[name]()))
     assert set(page.tags) <= ALLOWED
-    assert {key for key, _ in page.attributes} <= {"class", "style", "open", "scope", "tabindex"}
+    assert {key for key, _ in page.attributes} <= {"class", "style", "open", "scope", "tabindex", "title"}
 
 
 @each_report
@@ -147,9 +147,55 @@ def test_the_residual_is_a_row_and_loud_when_too_large():
 
 def test_rows_have_shape_divisor_and_exactness():
     page = Page(html.render(reports.segmentation())).text
+    assert re.search(r"mask output  0\.018467 94\.4 %\s+exact batch 16 × row 16 × col 16 × class 5, ÷ 5", page)
+
+
+def test_what_stands_out_and_what_is_wrong_come_first():
+    source = html.render(reports.findings())
+    places = [source.index(mark) for mark in ("of this loss is batch 1", "Finding scalar-loss", "Fix:", "<ol>")]
+    assert places == sorted(places)
+    assert source.count('<details class="f" open>') == 1 and source.count('<details class="f"') == 2
+
+
+def test_the_sentence_names_the_largest_class_and_how_common_it_is():
+    truth = np.array([[0, 0, 0, 1]])
+    axes, labels = ("batch", "step"), ("paper", "pencil")
+    part = reports.mean_part([[0.1, 0.1, 0.1, 0.5]], axes, true_class=truth, true_class_axes=axes, class_labels=labels)
+    report = reports.report_of(reports.one_term(part))
+    assert message(report) == "62.5 % of this loss is pencil, 25.0 % of the positions."
+    page = Page(html.render(report)).text
+    assert page.index(message(report)) < page.index("mask output")
+    assert [row[0] for row in re.findall(r"<th scope=row>(\w+)</th>", html.render(report))[:2]] == ["p", "p"]
+    assert message(reports.five_outputs()) == message(reports.not_a_number()) == message(reports.empty()) == ""
+    assert message(reports.ratio()) == "57.1 % of this loss is sky, one of 2."
+    two = (reports.scalar_term("a", "output", 3.0), reports.scalar_term("b", "output", 1.0))
+    assert message(reports.report_of(*two)) == "75.0 % of this loss is a."
+
+
+def test_bars_below_a_term_are_per_cents_of_it():
+    part = reports.mean_part([np.arange(1.0, 41.0)], ("batch", "class"))
+    source = html.render(reports.report_of(reports.one_term(part)))
+    table = source[source.index("by class, the largest") :]
+    widths = [float(width) for width in re.findall(r";width:([\d.]+)%", table)]
+    assert len(widths) == 4 and sum(widths) == pytest.approx(100.0, abs=0.2)
+    assert "repeating-linear-gradient" in re.search(r">37 others<.*", table)[0]
+
+
+def test_the_true_class_stands_open_above_the_channels():
+    folds = re.findall(r"<details( open)?><summary>(by [\w ]+)", html.render(reports.segmentation()))
+    assert folds[:2] == [(" open", "by true class"), ("", "by class")]
+    assert sum(bool(mark) for mark, _ in folds) == 1
+
+
+def test_nothing_stands_twice():
+    """One term is the loss, a weight of 1 changes nothing, and a step has its shape once."""
+    page = Page(html.render(reports.tiny())).text
+    assert "× 1 =" not in page and not re.search(r"^loss ", page, re.MULTILINE)
+    assert page.count("6.0000") == 2  # the headline and the term
+    assert "(2, 3)" not in page and "sum over class, ÷ 3 = mean batch 2" in page
     assert re.search(
-        r"mask output 0\.018467 × 1 = 0\.018467 94\.4 %\s+exact batch 16 × row 16 × col 16 × class 5, ÷ 5", page
-    )
+        r"^loss  0\.875", Page(html.render(reports.opaque())).text, re.MULTILINE
+    )  # the term is not all of it
 
 
 def test_classes_have_the_colours_of_the_figures():

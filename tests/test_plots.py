@@ -116,7 +116,7 @@ def test_every_report_can_be_drawn(name):
 
 
 def test_an_empty_report_can_be_drawn():
-    assert names(plots.waterfall(reports.empty())) == ["residual", "loss"]
+    assert names(plots.waterfall(reports.empty())) == ["loss"]
     assert extents(plots.bars({})) == []
 
 
@@ -139,11 +139,21 @@ def test_waterfall_bars_are_the_terms_and_run_to_the_total():
     ax = plots.waterfall(report)
     shares = sorted((t.contribution for t in report.terms), key=abs, reverse=True)
     starts = [0.0, *np.cumsum(shares)]
-    np.testing.assert_allclose(extents(ax)[:-2], list(zip(starts, shares)), atol=1e-12)
+    np.testing.assert_allclose(extents(ax)[:-1], list(zip(starts, shares)), atol=1e-12)
     np.testing.assert_allclose(extents(ax)[-1], (0.0, report.reported))
-    assert names(ax) == ["depth", "offset", "shape", "caption", "colour", "edges", "activity", "residual", "loss"]
+    assert names(ax) == ["depth", "offset", "shape", "caption", "colour", "edges", "activity", "loss"]
     assert words(ax)[:4] == ["1.0644", "70.3 %", f"{MINUS}1.0000", f"{MINUS}66.1 %"]
-    assert words(ax)[-2:] == ["1.5138", "100.0 %"]
+    assert words(ax)[14:] == ["1.5138", "100.0 %", "output", "constant", *["output"] * 4, "add loss"]
+
+
+def test_waterfall_says_the_kinds_of_terms_where_they_differ():
+    assert "output" not in words(plots.waterfall(reports.not_a_number()))
+    ax = plots.waterfall(reports.segmentation())
+    png(ax)
+    assert words(ax)[-3:] == ["output", "regulariser", "regulariser"]
+    for label, kind in zip(ax.get_yticklabels(), ax.texts[-3:]):
+        name, below = label.get_window_extent(), kind.get_window_extent()
+        assert below.y1 <= name.y0 + 2 and abs(below.x1 - name.x1) < 3
 
 
 def test_waterfall_shows_a_residual_beyond_rounding():
@@ -235,6 +245,17 @@ def test_heatmap_diverges_from_zero_where_shares_are_negative():
     assert f"{MINUS}0.18750" in words(ax) and "0.06250" in words(ax)
 
 
+def test_a_zero_on_a_heatmap_is_0():
+    ax = plots.heatmap(regimes.reduce([[1, 0], [3, 4]], regime="keras-3").to_report(), axes=("batch", "step"))
+    assert words(ax)[:4] == ["0.2500", "0", "0.7500", "1.0000"]
+
+
+def test_an_axis_of_size_one_is_faint_in_a_cascade():
+    ax = plots.cascade(reports.report_of(reports.one_term(reports.mean_part([[1.0, 2.0]], ("batch", "class")))))
+    assert words(ax)[:2] == ["batch 1", "class 2"]
+    assert [box.get_alpha() for box in ax.patches[:2]] == [0.4, None]
+
+
 def test_numbers_on_a_heatmap_can_be_read():
     """Of white and ink, the one with the higher contrast (WCAG): at worst sqrt(1.05 / (0.021 + 0.05)), 3.84."""
     grades = np.linspace(0.0, 1.0, 64).reshape(8, 8)
@@ -274,11 +295,11 @@ def test_cascade_has_a_box_an_axis_and_ends_in_the_number():
         "row 16",
         "col 16",
         "class 5",
-        "mean over class, ÷ 5",
+        "sum over class, ÷ 5 = mean",
         "batch 16",
         "row 16",
         "col 16",
-        "sum over batch, row, col, ÷ 4096",
+        "sum over batch, row, col, ÷ 4096 = mean",
         "0.018467",
         "94.4 % of\nthe loss",
     ]

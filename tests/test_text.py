@@ -14,10 +14,11 @@ import pytest
 import reports
 
 from lossviz.report import UNSPLIT, Report, Step, text
-from lossviz.report.formatting import Column, percent, plain, share_rows, stages, step_label
+from lossviz.report.formatting import Column, percent, plain, share_rows, stages, step_label, step_text
 
 GOLDEN = Path(__file__).parent / "golden" / "text"
 each_report = pytest.mark.parametrize("name", list(reports.ALL))
+each_width = pytest.mark.parametrize("width", [text.WIDTH, 46, 40])
 
 
 @each_report
@@ -55,9 +56,10 @@ def half_a_digit(printed: str) -> float:
 
 
 @each_report
-def test_the_printed_column_sums_to_the_printed_number(name):
+@each_width
+def test_the_printed_column_sums_to_the_printed_number(name, width):
     report = reports.ALL[name]()
-    parts, whole = contribution_column(text.render(report))
+    parts, whole = contribution_column(report.summary(width))
     assert len(parts) == len(report.terms) + 1
     total = sum(map(float, parts))
     if not math.isfinite(report.reported):
@@ -73,8 +75,33 @@ def test_the_sum_check_notices_a_lost_term():
 
 
 @each_report
-def test_no_line_is_wider_than_the_page(name):
-    assert all(text._columns(line) <= text.WIDTH for line in text.render(reports.ALL[name]()).splitlines())
+@each_width
+def test_no_line_is_wider_than_the_page(name, width):
+    lines = reports.ALL[name]().summary(width).splitlines()
+    assert all(text._columns(line) <= width for line in lines)
+
+
+def test_a_page_must_have_room_for_the_numbers():
+    for one in (reports.tiny(), reports.tiny().compare(reports.tiny())):
+        with pytest.raises(ValueError, match="width must be 40 columns or more, got width=39"):
+            one.summary(width=39)
+
+
+@pytest.mark.parametrize("total", [1.0, -2.0, 30.0])
+@each_width
+def test_numbers_and_per_cents_never_run_together(total, width):
+    """Where shares cancel, per cents have many digits."""
+    terms = (reports.scalar_term("plus", "output", 500 + total), reports.scalar_term("minus", "constant", -500.0))
+    report = reports.report_of(*terms)
+    rows = [line for line in report.summary(width, digits=9).splitlines() if "%" in line]
+    columns = [re.split(r"\s{2,}", re.sub(r"^[├└│─ ]+", "", row.removesuffix("exact")).strip()) for row in rows]
+    assert len(rows) == 3
+    for row, value in zip(columns, (500 + total, -500, total)):
+        number, percent = row[-2:]
+        assert float(number.rpartition(" ")[2]) == pytest.approx(value, abs=1e-4)
+        assert float(percent.removesuffix(" %")) == pytest.approx(100 * value / total, abs=0.06)
+    compared = report.compare(reports.report_of(*terms[:1])).summary(width)
+    assert len(re.findall(r"\s-?\d+\.\d+(?=\s|$)", compared.splitlines()[-1])) == 3
 
 
 @each_report
@@ -235,9 +262,24 @@ def test_stages_name_what_a_summed_part_no_longer_has():
 
 def test_step_labels_drop_shapes_and_keep_divisors():
     assert step_label(Step("mean", "mean over class: (4,5) → (4,), ÷ 5", (4, 5), (4,), ("class",), 5.0)) == (
-        "mean over class, ÷ 5"
+        "sum over class, ÷ 5 = mean"
     )
     assert step_label(Step("sum", "sum over batch", (4,), (), ("batch",), 4.0)).endswith("÷ 4")
+
+
+def test_a_sum_divided_by_its_count_is_called_a_mean_and_no_other_is():
+    def words(op, text, divisor):
+        return step_text(Step(op, text, (4, 5), (5,), ("batch",), divisor))
+
+    assert words("mean", "mean over batch: (4,5) → (5,), ÷ 4", 4.0) == "sum over batch: (4,5) → (5,), ÷ 4 = mean"
+    assert words("sum", "sum over batch, ÷ 4", 4.0) == "sum over batch, ÷ 4 = mean"
+    assert words("sum", "sum over batch, ÷ 65 536", 4.0).endswith("÷ 65 536 = mean")
+    assert words("sum", "sum over batch, ÷ 3", 3.0) == "sum over batch, ÷ 3"
+    assert words("sum", "sum over batch, ÷ 4, the sum of the weights", 4.0).endswith("the sum of the weights")
+    assert words("divide", "÷ 4", 4.0) == "÷ 4"
+
+
+def test_labels_of_other_steps_stay():
     assert step_label(Step("multiply", "× mask (2,6) along step: 0 … 1", (2, 6), (2, 6))) == (
         "× mask (2,6) along step: 0 … 1"
     )

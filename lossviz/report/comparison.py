@@ -22,6 +22,13 @@ class Comparison(Difference):
     (after minus before) is the sum of the changes and of `residual`, the difference of the residuals.
     """
 
+    def summary(self, width: int = text.WIDTH) -> str:
+        """The comparison as text, as `print` shows it, in lines of at most `width` columns (40 or more).
+
+        Raises ValueError for a narrower page.
+        """
+        return text.render_comparison(self, width=width)
+
     def __str__(self) -> str:
         return text.render_comparison(self)
 

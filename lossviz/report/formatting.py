@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,12 +211,79 @@ def _drop_ones(names: tuple[str, ...], size: dict[str, int], rank: int) -> tuple
     return names
 
 
+def step_text(step: Step) -> str:
+    """A step as reports show it. One that adds up and divides by the count of what it added says so in the same words,
+    whatever it is called: `sum over class: (4,5) → (4,), ÷ 5 = mean`.
+    """
+    words = clean(step.text)
+    if step.divisor is None or step.op not in ("mean", "sum") or not words.startswith(("mean over ", "sum over ")):
+        return words
+    count = math.prod(step.input_shape) / max(1, math.prod(step.output_shape))
+    words = re.sub("^mean over", "sum over", words)
+    divided = re.search(r", ÷ [\d.\s]+$", words)
+    return words + (" = mean" if divided and step.divisor == count else "")
+
+
+def without_shapes(words: str) -> str:
+    """The words of a step where its shapes stand beside it."""
+    words = re.sub(r": \([\d, ]*\) → \([\d, ]*\)", "", words)
+    return re.sub(r"^(element loss\b.*?)(?: \([\w, ]*\):?)?:? \([\d, ]*\)$", r"\1", words)
+
+
 def step_label(step: Step) -> str:
-    """A step in a few words, its text without shapes: `mean over class, ÷ 5`."""
-    words = re.sub(r": \([\d, ]*\) → \([\d, ]*\)", "", clean(step.text))
+    """A step in a few words, its text without shapes: `sum over class, ÷ 5 = mean`."""
+    words = re.sub(r": \([\d, ]*\) → \([\d, ]*\)", "", step_text(step))
     if step.divisor is not None and "÷" not in words:
         words += f", ÷ {plain(step.divisor)}"
     return words
+
+
+def message(report: Balance) -> str:
+    """What stands out: `42.5 % of this loss is pencil, 0.6 % of the pixels.` Empty where per cents would mislead.
+
+    It is about the term that is the largest part of the loss: its true class with the largest share where it has
+    classes, else the term itself among several, else the label with the largest share along its main axis.
+    """
+    contributions = [term.contribution for term in report.terms]
+    if not finite([report.reported, *contributions]) or min(contributions, default=-1.0) < 0 or not report.total:
+        return ""
+    term = max(report.terms, key=lambda one: one.contribution)
+    try:
+        shares, count = term.by_label(), _positions(term)
+    except ValueError:
+        shares, count = {}, None
+    if not shares:
+        if len(report.terms) > 1:
+            share = percent(term.contribution, report.total)
+            return f"{share} of this loss is {clean(term.name)}." if share else ""
+        axis = main_axis(term)
+        shares = term.by(axis) if axis else {}
+    if len(shares) < 2 or not finite(shares.values()) or min(shares.values()) < 0:
+        return ""
+    label = max(shares, key=lambda one: shares[one])
+    share = percent(shares[label], report.total)
+    if label == UNSPLIT or not share:
+        return ""
+    shown = f"class {label}" if isinstance(label, str) and label.isdigit() else label_text("class", label)
+    if count is None:
+        return f"{share} of this loss is {label_text(main_axis(term) or '', label)}, one of {plain(len(shares))}."
+    own, all_, word = count(label)
+    return f"{share} of this loss is {shown}, {percent(own, all_)} of the {word}."
+
+
+def _positions(term: Term) -> Callable[[Hashable], tuple[int, int, str]] | None:
+    """How many positions have a true class, how many there are, and what they are called; None where not known."""
+    parts = [part for part in term.parts if part.true_class is not None]
+    if not parts:
+        return None
+    part = parts[0]
+    axes, labels = part.true_class_axes, list(part.class_labels or ())
+    word = "pixels" if {"row", "col"} <= set(axes) else "samples" if axes == ("batch",) else "positions"
+
+    def count(label: Hashable) -> tuple[int, int, str]:
+        return int(np.sum(part.true_class == labels.index(label))), int(np.size(part.true_class)), word
+
+    return count
 
 
 def main_axis(term: Term) -> str | None:

@@ -71,7 +71,7 @@ column-gap:.6em;align-items:center;padding:.35em 0;list-style:none}
 .lv ol{margin:.2em 0 .6em;padding-left:1.4em;color:inherit}
 .lv li{margin:0}
 .lv .o{overflow-x:auto}
-.lv .f{border-left:3px solid var(--warn);margin-top:.5em;padding:.3em .7em}
+.lv .f{border-left:3px solid var(--warn);margin:.5em 0;padding:.1em .7em}
 .lv table{border-collapse:collapse;border:0;margin:.2em 0 .6em;width:auto;display:table;font-size:.93em}
 .lv caption{text-align:left;color:var(--quiet);padding:0;caption-side:top;font-size:.93em}
 .lv tr,.lv td,.lv th{background:none;color:var(--ink);border:0;padding:.1em .7em .1em 0;text-align:right;\
@@ -97,6 +97,12 @@ font-weight:400;white-space:nowrap}
 .lv .d{margin-left:.5em}}
 """
 
+_MEANING = {
+    "exact": "each element has its own share of the loss",
+    "ratio": "a quotient of sums: below its axes no share exists",
+    "opaque": "not divided further: the operations before it could not be read",
+}
+
 _EMPTY = '<span class="b"></span>'
 
 
@@ -112,11 +118,12 @@ def _style() -> str:
 
 
 def render(report: Balance) -> str:
-    """The report as one `<div class="lv">`: a row a term, folded below it its steps, shares and elements.
+    """The report as one `<div class="lv">`: what stands out and what is wrong, then a row per term, folded below it
+    its steps, shares and elements.
 
-    Holds every number of the text form, written the same way. The largest term is unfolded. Bars stand where
-    each term's share lies between 0 and the total, as in the waterfall. Names, labels, notes and steps are
-    escaped. The same report gives the same bytes.
+    Holds every number of the text form, written the same way. The largest term is unfolded. Bars of terms stand where
+    each term's share lies between 0 and the total, as in the waterfall; below a term a full track is the term. Names,
+    labels, notes and steps are escaped. The same report gives the same bytes.
     """
     report = f.as_report(report)
     column = f.Column.of([report.reported, *(term.contribution for term in report.terms)])
@@ -129,6 +136,8 @@ def render(report: Balance) -> str:
         f'<div class="lv"><style>\n{_style()}</style>',
         f'<p class="h"><b>{column(report.reported)}</b> loss from <code>{_safe(report.source)}</code></p>',
         *([f"<p><small>{escape(versions)}</small></p>"] if versions else []),
+        *([f"<p>{escape(message)}</p>"] if (message := f.message(report)) else []),
+        *(line for k, finding in enumerate(report.findings) for line in _finding(finding, " open" if k == 0 else "")),
     ]
     start = 0.0
     for k, term in enumerate(report.terms):
@@ -137,26 +146,27 @@ def render(report: Balance) -> str:
         out += _term(term, report, column, values, bar, "" if k != largest else " open")
     name, remark = f.verdict(report)
     wrong = "" if name == "residual" else ' class="x"'
-    out += [
+    out.append(
         f'<div class="t lr"><span class="n"><span{wrong}>{name}</span></span> <span class="v"></span>'
         f' <span class="c">{f.residual_text(report, column)}</span> <span class="p"></span>'
-        f' <span class="s">what the shares leave of the number reported; {remark}</span></div>',
-        f'<div class="t lr"><span class="n">loss</span> <span class="v"></span>'
-        f' <span class="c">{column(report.reported)}</span>'
-        f' <span class="p">{f.percent(report.total, report.total)}</span>'
-        f" {_bar(report.total, span, 'var(--ink)')}</div>",
-        *(f'<p class="w">note: {_safe(note)}</p>' for note in report.notes),
-        *(line for finding in report.findings for line in _finding(finding)),
-        "</div>",
-    ]
-    return "\n".join(out)
+        f' <span class="s">what the shares leave of the number reported; {remark}</span></div>'
+    )
+    if len(report.terms) != 1 or name != "residual":  # else the loss is the row of its only term
+        out.append(
+            f'<div class="t lr"><span class="n">loss</span> <span class="v"></span>'
+            f' <span class="c">{column(report.reported)}</span>'
+            f' <span class="p">{f.percent(report.total, report.total)}</span>'
+            f" {_bar(report.total, span, 'var(--ink)')}</div>"
+        )
+    out += [f'<p class="w">note: {_safe(note)}</p>' for note in report.notes]
+    return "\n".join([*out, "</div>"])
 
 
-def _finding(finding: Finding) -> list[str]:
+def _finding(finding: Finding, fold: str) -> list[str]:
     return [
-        f'<div class="t f"><p class="w"><b>{escape(f.finding_title(finding))}</b></p>',
+        f'<details class="f"{fold}><summary class="w"><b>{escape(f.finding_title(finding))}</b></summary>',
         f"<p>{_safe(finding.sentence)}</p>",
-        f"<p><b>Fix:</b> {_safe(finding.fix)}</p></div>",
+        f"<p><b>Fix:</b> {_safe(finding.fix)}</p></details>",
     ]
 
 
@@ -224,7 +234,7 @@ def _moved(name: str, numbers: Iterable[str], bar: str) -> str:
 def _term(term: Term, report: Balance, column: f.Column, values: f.Column, bar: str, fold: str) -> list[str]:
     inner: list[str] = []
     several = len(term.parts) > 1
-    span = _span([part.contribution for part in term.parts], single=True)
+    span = _whole([part.contribution for part in term.parts])
     for number, part in enumerate(term.parts, start=1):
         body = _part(part)
         if several:
@@ -245,7 +255,7 @@ def _term(term: Term, report: Balance, column: f.Column, values: f.Column, bar: 
     if not several:
         inner += [line for part in term.parts for line in _grid(part, column)]
     kind = term.kind.replace("_", " ")
-    weighted = f"{values(term.value)} × {f.plain(term.loss_weight)} ="
+    weighted = f"{values(term.value)} × {f.plain(term.loss_weight)} =" if term.loss_weight != 1 else ""
     shape = _shape(term.parts)
     head = _row(term.name, kind, weighted, term.contribution, report, column, bar, term.exactness, shape)
     if not inner:
@@ -271,7 +281,8 @@ def _row(
         f'<span class="n">{_safe(name)}{kind}</span> <span class="v">{weighted}</span>'
         f' <span class="c{missing}">{column(share)}</span>'
         f' <span class="p">{f.percent(share, report.total)}</span> {bar}'
-        f' <span class="lx {_safe(exactness)}">{_safe(exactness)}</span> <span class="s">{shape}</span>'
+        f' <span class="lx {_safe(exactness)}" title="{_MEANING.get(exactness, "")}">{_safe(exactness)}</span>'
+        f' <span class="s">{shape}</span>'
     )
 
 
@@ -290,8 +301,10 @@ def _part(part: Part) -> list[str]:
         shapes = f.stages(part)
         out.append("<ol>")
         for step, (names, sizes) in zip(part.steps, shapes):
-            named = f" <small>{escape(f.shape_text(names, sizes))}</small>" if any(names) or not sizes else ""
-            out.append(f"<li>{_safe(step.text)}{named}</li>")
+            known = any(names) or not sizes
+            named = f" <small>{escape(f.shape_text(names, sizes))}</small>" if known else ""
+            words = f.step_text(step)
+            out.append(f"<li>{escape(f.without_shapes(words) if known else words, quote=True)}{named}</li>")
         out.append("</ol>")
     out += [f"<p>{escape(line)}</p>" for line in f.sums_lines(part)]
     if trouble := f.trouble(part):
@@ -309,11 +322,11 @@ def _shares(term: Term, report: Balance, column: f.Column) -> list[str]:
     tables = [(f"by {axis}", term.by(axis), axis == "class") for axis in axes]
     if any(part.by_label() is not None for part in term.parts):
         with contextlib.suppress(ValueError):  # where the shares do not reach down to what has a class
-            tables.append(("by true class", term.by_label(), True))
+            tables.insert(0, ("by true class", term.by_label(), True))
     out = []
     for k, (title, shares, colored) in enumerate(tables):
         rows = f.share_rows(shares)
-        span = _span([share for _, share in rows], single=True)
+        span = _whole([share for _, share in rows])
         order: dict[Hashable, int] = {label: i for i, label in enumerate(shares)}
         title += ", the largest" if len(rows) < len(shares) else ""
         body = []
@@ -321,6 +334,9 @@ def _shares(term: Term, report: Balance, column: f.Column) -> list[str]:
             index = order.get(label)
             palette = colored and index is not None and label != UNSPLIT
             color = f.CLASS_COLORS[index % len(f.CLASS_COLORS)] if palette else _color(term)
+            color = (
+                color if label in shares else "repeating-linear-gradient(135deg,var(--quiet) 0 2px,transparent 2px 5px)"
+            )
             missing = "" if math.isfinite(share) else ' class="x"'
             body.append(
                 f"<tr><th scope=row>{_safe(label)}</th> <td{missing}>{column(share)}</td>"
@@ -372,6 +388,12 @@ def _span(shares: list[float], single: bool = False) -> tuple[float, float]:
     known = [share for share in shares if math.isfinite(share)]
     ends = known if single else np.cumsum(known).tolist()
     return min([0.0, *ends]), max([0.0, *ends])
+
+
+def _whole(shares: list[float]) -> tuple[float, float]:
+    """Where bars of shares begin and end that together fill one track; their own extent where some are negative."""
+    known = [share for share in shares if math.isfinite(share)]
+    return _span(known) if all(share >= 0 for share in known) else _span(known, single=True)
 
 
 def _bar(share: float, span: tuple[float, float], color: str, start: float = 0.0) -> str:

@@ -34,6 +34,13 @@ class Report(Balance):
 
         return plots.waterfall(self, ax=ax)
 
+    def summary(self, width: int = text.WIDTH, digits: int = 5) -> str:
+        """The report as text, as `print(report)` shows it, in lines of at most `width` columns (40 or more).
+
+        `digits` is the number of significant digits of the largest contribution. Raises ValueError for a narrower page.
+        """
+        return text.render(self, width=width, digits=digits)
+
     def __str__(self) -> str:
         return text.render(self)
 
