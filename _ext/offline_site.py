@@ -10,7 +10,7 @@ ENTRANCE = """\
 <!DOCTYPE html>
 <html lang="{language}">
 <meta charset="utf-8">
-<title>{title}</title>
+<title>{title}</title>{tags}
 <link rel="icon" href="_static/favicon.svg">
 <meta http-equiv="refresh" content="0; url={front}">
 <a href="{front}">{title}</a>
@@ -70,7 +70,12 @@ def write_entrance(app, exception) -> None:
     """The page at the address of the site itself: it leads to the front page, and knows the icon and the language."""
     if exception is None and app.builder.format == "html":
         front = f"{app.config.root_doc}.html"
-        page = ENTRANCE.format(language=app.config.language, title=escape(app.config.html_title), front=front)
+        from heads import tags as head_tags  # which needs `site` from here
+
+        tags = head_tags(app, app.config.root_doc, app.env.get_doctree(app.config.root_doc))
+        page = ENTRANCE.format(
+            language=app.config.language, title=escape(app.config.html_title), front=front, tags=tags
+        )
         Path(app.outdir, "index.html").write_text(page, encoding="utf-8")
 
 

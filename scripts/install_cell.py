@@ -5,13 +5,16 @@
 A stored notebook installs nothing: it says in one sentence what to do. The built site carries its own wheel, and where
 its address is known, the notebooks that it serves install that wheel, by its address and the hash of its bytes. So no
 name is ever looked up that somebody else could own. The workflow that publishes the book pushes these notebooks to the
-branch `notebooks`, which the book's Colab and Binder buttons open.
+branch `notebooks`, and scripts/pin_notebooks.py lets the book's Colab and Binder buttons open them there by commit.
+The line of the front page that installs lossviz is filled in the same way.
 """
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
+from html import escape, unescape
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +33,11 @@ if importlib.util.find_spec("lossviz") is None:
         raise ModuleNotFoundError("Install lossviz first: run `pip install .` in the folder of the repository.")
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
     subprocess.run([*pip, package], check=True)"""
+
+
+#: The line that readers copy, as it is stored: for those who have the repository.
+LINE = "pip install .  # in a checkout of the repository"
+CODE = re.compile(r"(<pre>)(?:<span></span>)?(.*?)(\n?</pre>)", re.DOTALL)
 
 
 def is_first(cells: list[dict]) -> bool:
@@ -62,7 +70,26 @@ def fill_in(path: Path, package: str) -> None:
         )
     cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
     cell["source"] = SOURCE.replace(PACKAGE, f"package = {json.dumps(package)}").splitlines(keepends=True)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = "".join(cell["source"]).replace(LINE, line(package)).splitlines(keepends=True)
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def line(package: str) -> str:
+    """What a reader types to install `package`: pip compares its bytes with the hash in its address."""
+    return f'pip install "{package}"'
+
+
+def fill_in_page(path: Path, package: str) -> None:
+    """Let the line on a built page that installs from a checkout install `package` instead."""
+
+    def filled(match: re.Match) -> str:
+        words = unescape(re.sub(r"<[^>]*>", "", match[2])).strip()
+        return match[1] + escape(line(package), quote=False) + match[3] if words == LINE else match[0]
+
+    text = path.read_text(encoding="utf-8")
+    path.write_text(CODE.sub(filled, text), encoding="utf-8")
 
 
 def build_wheel(folder: Path) -> Path:
@@ -82,8 +109,11 @@ def main() -> int:
     wheel = build_wheel(html / "wheel")
     if address := site():
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        package = f"{address}/wheel/{wheel.name}#sha256={digest}"
         for notebook in sorted(html.glob("_sources/**/*.ipynb")):
-            fill_in(notebook, f"{address}/wheel/{wheel.name}#sha256={digest}")
+            fill_in(notebook, package)
+        for page in sorted(html.glob("book/*.html")):
+            fill_in_page(page, package)
     return 0
 
 

@@ -122,6 +122,39 @@ def test_the_served_notebooks_install_the_wheel_of_the_site(environment, site, t
     assert f'package = "{f"{site}/wheel/{wheel.name}#sha256={digest}" if site else ""}"' in source
 
 
+def test_the_front_page_installs_the_wheel_by_its_hash(tmp_path):
+    """Only the line for a checkout is filled in, in the page as in the notebook that it serves."""
+    page, notebook = tmp_path / "book" / "index.html", tmp_path / "_sources" / "book" / "index.ipynb"
+    for one in (page, notebook):
+        one.parent.mkdir(parents=True)
+    other = "<pre><span></span>pip<span> </span>install<span> </span>.\n</pre>"
+    words = install_cell.LINE.replace(" ", "<span> </span>")
+    page.write_text(f"<pre><span></span>{words}\n</pre>{other}")
+    cells = [nbformat.v4.new_markdown_cell(f"```sh\n{install_cell.LINE}\n```"), nbformat.v4.new_code_cell("")]
+    served = nbformat.v4.new_notebook(cells=cells)
+    install_cell.put_into(served)
+    nbformat.write(served, notebook)
+    command = [sys.executable, str(ROOT / "scripts" / "install_cell.py"), str(tmp_path)]
+    environment = {"PATH": "/usr/bin:/bin", OWN: "https://example.org"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (wheel,) = tmp_path.glob("wheel/*.whl")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    line = f'pip install "https://example.org/wheel/{wheel.name}#sha256={digest}"'
+    assert page.read_text() == f"<pre>{line}\n</pre>{other}"
+    assert line in "".join(json.loads(notebook.read_text())["cells"][0]["source"])
+
+
+def test_the_front_page_has_the_line_that_is_filled_in():
+    front = json.loads((ROOT / "book" / "index.ipynb").read_text(encoding="utf-8"))
+    assert sum(install_cell.LINE in "".join(cell["source"]) for cell in front["cells"]) == 1
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *ROOT.glob("book/*.*"), *ROOT.glob("lossviz/*.md")], ids=str)
+def test_nobody_is_told_to_install_by_a_name(path):
+    assert not re.search(r"pip install (?:-\S+ )*[\"']?lossviz\b", path.read_text(encoding="utf-8"))
+
+
 def test_the_wheel_is_the_same_each_time(tmp_path):
     one, other = (install_cell.build_wheel(tmp_path / name).read_bytes() for name in ("one", "other"))
     assert one == other

@@ -92,6 +92,31 @@ def test_first_view_is_light(seen, address):
     assert sum(map(len, contents)) <= LARGEST
 
 
+def test_the_head_says_what_the_page_is(seen):
+    """One viewport; a title that names the page once; in one or two sentences what it is about."""
+    assert seen.page.evaluate("document.querySelectorAll('meta[name=viewport]').length") == 1
+    parts = seen.page.title().split(" \u2014 ")
+    assert len(set(parts)) == len(parts) and "How a loss becomes one number" in seen.page.title()
+    if seen.page.url.rpartition("/")[2] not in ("genindex.html", "search.html"):
+        said = seen.page.evaluate("document.querySelector('meta[name=description]').content")
+        assert 40 <= len(said) <= 300
+    assert seen.page.evaluate("document.querySelectorAll('h1').length") == 1
+
+
+@pytest.mark.skipif(bool(stale()), reason=stale())
+def test_references_have_the_labels_of_the_citations():
+    labels = re.findall(r'class="fn-bracket">\[</span>(.+?)<', (SITE / "book/references.html").read_text())
+    assert len(labels) > 10
+    cited, links = "", set()
+    for page in CHAPTERS:
+        text = (SITE / f"{page}.html").read_text(encoding="utf-8")
+        for one in re.findall(r'class="bibtex-citation"(?: id="\w+")?>.*?</span>', text, re.DOTALL):
+            cited += "\n" + re.sub(r"<[^>]*>", "", one).replace(" [", ", ")
+            links |= {re.sub(r"<[^>]*>", "", link) for link in re.findall(r"<a .*?</a>", one, re.DOTALL)}
+    assert {label for label in labels if label not in cited} == set()
+    assert {link for link in links if not re.fullmatch(r"\d{4}", link)} <= set(labels)
+
+
 @pytest.fixture(scope="module")
 def axe():
     pytest.importorskip("axe_playwright_python")
