@@ -11,6 +11,7 @@ import math
 import textwrap
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -18,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
 
 from lossviz.report import formatting as f
 from lossviz.report.formatting import (
@@ -33,7 +35,7 @@ from lossviz.report.formatting import (
 from lossviz.report.records import UNSPLIT, Balance, Part, Term
 
 __all__ = ["AXIS_COLORS", "CLASS_COLORS", "KIND_COLORS", "STYLE"]
-__all__ += ["bars", "cascade", "describe", "heatmap", "waterfall"]
+__all__ += ["bars", "cascade", "describe", "film", "heatmap", "waterfall"]
 
 #: Path of the style file, for `matplotlib.style.use` or `matplotlib.style.context`.
 STYLE = Path(__file__).with_name("lossviz.mplstyle")
@@ -144,13 +146,7 @@ def bars(
     elif len(colors) != len(shares):
         raise ValueError(f"colors has {len(colors)} colours for {len(shares)} labels.")
     own = dict(zip(shares, colors))
-    wanted = None
-    if highlight is not None:
-        wanted = (
-            [highlight] if isinstance(highlight, (str, tuple)) or not isinstance(highlight, Sequence) else highlight
-        )
-        if unknown := [label for label in wanted if label not in shares]:
-            raise ValueError(f"highlight {unknown[0]!r} is not among the labels {list(shares)}.")
+    wanted = None if highlight is None else _listed(highlight, list(shares))
     total = float(sum(shares.values())) if total is None else total
     values = [share for _, share in rows]
     column = f.Column.of(values)
@@ -293,6 +289,79 @@ def cascade(report_or_term: Balance | Term, ax: Axes | None = None, *, part: int
     return ax
 
 
+def film(
+    history: Any,
+    ax: Axes | None = None,
+    *,
+    validation: bool = False,
+    until: int | None = None,
+    highlight: Hashable | Sequence[Hashable] | None = None,
+    colors: Sequence[str] | None = None,
+    prefix: str = "",
+    title: str = "",
+) -> Axes:
+    """The parts of the loss over the epochs of a training, as layers that are as high as the loss together.
+
+    `history` is what `model.fit(..., callbacks=[lossviz.LossParts(per_class=True)])` returns, or its `.history`. The
+    layers are the finest parts that it holds: true classes, else outputs, else the data loss; then regularisation and
+    added losses. A part that is always 0 is left out, one below 0 lies below the zero line. At the right stands the per
+    cent of each in the last epoch that is drawn.
+
+    `validation` takes the parts of the validation loss. Parts in `highlight` lie at the bottom and keep their colour,
+    the others turn grey. `colors` is one colour for each part of the data loss (default: the class colours). `prefix`
+    is that of `LossParts`. `until` draws the first epochs only, in the frame of all, for an animation:
+
+        from matplotlib.animation import FuncAnimation
+
+        ax = plots.film(history)
+        epochs = len(history.epoch)
+        FuncAnimation(ax.figure, lambda k: (ax.clear(), plots.film(history, ax, until=k + 1)), epochs)
+
+    Raises ValueError where the history holds no parts, or `highlight`, `colors` or `until` do not fit them.
+    """
+    parts, plain = _parts_over_time(getattr(history, "history", history), ("val_" if validation else "") + prefix)
+    if colors is not None and len(colors) != len(plain):
+        raise ValueError(f"colors has {len(colors)} colours for the parts {plain}.")
+    own = dict(zip(plain, colors or (CLASS_COLORS if len(plain) > 1 else (KIND_COLORS["output"],)) * len(plain)))
+    wanted = _listed(highlight, list(parts)) if highlight is not None else list(parts)
+    order = sorted(parts, key=lambda name: name not in wanted)  # what matters stands on the zero line
+    count = len(next(iter(parts.values())))
+    shown = count if until is None else until
+    if not 1 <= shown <= count:
+        raise ValueError(f"until={until}, but the history has {count} epochs: give 1 to {count}.")
+    epochs = np.arange(1, count + 1) if count > 1 else np.array([0.5, 1.5])
+    values = {name: parts[name] if count > 1 else np.repeat(parts[name], 2) for name in order}
+    above, below = (np.cumsum([clip(values[name], 0.0) for name in order], 0) for clip in (np.maximum, np.minimum))
+    total = sum(parts[name][shown - 1] for name in order)
+    with matplotlib.style.context(STYLE):
+        ax = ax or _axes(3.0)
+        upto = slice(0, shown if count > 1 else 2)
+        spots = []
+        for k, name in enumerate(order):
+            color = own.get(name) or KIND_COLORS["regulariser" if name == "regularization" else "add_loss"]
+            edges = [np.zeros_like(above[0]) if k == 0 else stack[k - 1] for stack in (above, below)]
+            for stack, edge in zip((above, below), edges):
+                if np.any(stack[k] != edge):
+                    color = color if name in wanted else MUTED
+                    look = {"facecolor": color, "edgecolor": matplotlib.rcParams["axes.facecolor"], "linewidth": 0.8}
+                    ax.fill_between(epochs[upto], edge[upto], stack[k][upto], zorder=2, **look)
+            stack, edge = (above[k], edges[0]) if parts[name][shown - 1] >= 0 else (below[k], edges[1])
+            spots.append((float(stack[shown - 1] + edge[shown - 1]) / 2, name))
+        low, high = min(0.0, float(below[-1].min())), float(above[-1].max()) or 1.0
+        ax.set(xlim=(epochs[0], epochs[-1]), ylim=(low, high + 0.02 * (high - low)), xlabel="epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_title(_balance(title, 38) if title else "The loss, part by part")
+        if low < 0:
+            ax.axhline(0.0, color=QUIET, linewidth=0.8, zorder=3)
+        for place, (_, name) in zip(_apart([spot for spot, _ in sorted(spots)], 0.085 * (high - low)), sorted(spots)):
+            words = f"{name} {_minus(f.percent(parts[name][shown - 1], total))}".strip()
+            weight = "bold" if highlight is not None and name in wanted else "normal"
+            style = {"va": "center", "weight": weight, "fontsize": 10.5, "color": INK, "annotation_clip": False}
+            ax.annotate(words, (1, place), (6, 0), ("axes fraction", "data"), "offset points", **style)
+        _literal(ax)
+    return ax
+
+
 def describe(report: Balance, by: str | None = None, term: str | None = None, top: int = 3) -> str:
     """One sentence with a figure's message, for its alternative text: the number and its largest shares."""
     report = f.as_report(report)
@@ -310,6 +379,47 @@ def describe(report: Balance, by: str | None = None, term: str | None = None, to
         percent = f.percent(share, report.total)
         parts.append(f"{label} {_minus(column(share))}" + (f" ({_minus(percent)} of the loss)" if percent else ""))
     return f"{what} is {_minus(column(whole))}; by {kind}: {', '.join(parts) or 'nothing'}."
+
+
+def _parts_over_time(logs: Mapping[str, Sequence[float]], head: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The finest parts of the loss that the logs of `LossParts` hold, name -> one value per epoch, without those that
+    are always 0; and the names of those of the data loss.
+    """
+    kinds = ("data_loss", "regularization", "add_loss")
+    names = [name[len(head) :] for name in logs if name.startswith(head)]
+    names = [name for name in names if name.partition("/")[0] in kinds]
+    leaves = [name for name in names if not any(other.startswith(f"{name}/") for other in names)]
+    if not leaves:
+        raise ValueError(
+            f"this history holds no parts of the loss ({head}data_loss, ...), but {sorted(logs)}: train with "
+            "model.fit(..., callbacks=[lossviz.LossParts(per_class=True)])."
+        )
+    data = {name: name.removeprefix("data_loss/") for name in leaves if name.startswith("data_loss")}
+    parts = {data.get(name, name): np.asarray(logs[head + name], float) for name in leaves}
+    if not all(f.finite(values.tolist()) for values in parts.values()):
+        raise ValueError("a part of the loss is NaN or infinite: lossviz.find_nonfinite says where that begins.")
+    parts = {name: values for name, values in parts.items() if np.any(values)} or parts
+    return parts, list(data.values())
+
+
+def _listed(highlight: Hashable | Sequence[Hashable], known: list) -> list:
+    """`highlight` as a list, each of which is known."""
+    one = isinstance(highlight, (str, tuple)) or not isinstance(highlight, Sequence)
+    wanted = [highlight] if one else list(highlight)
+    if unknown := [label for label in wanted if label not in known]:
+        raise ValueError(f"highlight {unknown[0]!r} is not among the labels {known}.")
+    return wanted
+
+
+def _apart(places: Sequence[float], gap: float) -> list[float]:
+    """`places`, which rise, moved as little as is simple so that neighbours are at least `gap` apart."""
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + gap) if moved else place)
+    over = (moved[-1] - max(places[-1], places[0] + gap * (len(places) - 1))) if places else 0.0
+    for k in reversed(range(len(moved))):
+        moved[k] = min(moved[k] - over, moved[k + 1] - gap) if k + 1 < len(moved) else moved[k] - over
+    return moved
 
 
 def _axes(height: float) -> Axes:

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -404,3 +405,95 @@ def test_any_two_classes_differ_also_without_red_or_green(gone):
     lab = np.stack([116 * root[:, 1] - 16, 500 * (root[:, 0] - root[:, 1]), 200 * (root[:, 1] - root[:, 2])], axis=1)
     distance = [math.dist(a, b) for k, a in enumerate(lab) for b in lab[:k]]
     assert min(distance) > 15
+
+
+N = np.arange(6.0)
+LOGS = {
+    "loss": 2.6 - 0.1 * N,
+    "data_loss": 2.5 - 0.1 * N,
+    "data_loss/paper": 1.0 - 0.1 * N,
+    "data_loss/pencil": 1.5 + 0.0 * N,
+    "regularization": 0.0 * N,
+    "add_loss/act": 0.1 + 0.0 * N,
+    "val_data_loss/paper": 1.0 + N,
+    "val_data_loss/pencil": 3.0 + N,
+    "accuracy": N,
+}
+
+
+def layers(ax):
+    """The layers in the order they are drawn: (lower edge, upper edge, colour)."""
+    found = []
+    for layer in ax.collections:
+        points = layer.get_paths()[0].vertices
+        edges = [[y for x, y in points if x == k] for k in sorted({x for x, _ in points})]
+        color = to_hex(layer.get_facecolor()[0]).upper()
+        found.append(([min(one) for one in edges], [max(one) for one in edges], color))
+    return found
+
+
+def test_film_stacks_the_finest_parts_to_the_loss():
+    ax = plots.film(LOGS)
+    png(ax)
+    drawn = layers(ax)
+    assert len(drawn) == 3  # what is always 0 is left out, and the sum of the classes
+    np.testing.assert_allclose(drawn[0][0], 0.0)
+    for (_, upper, _), (lower, _, _) in pairwise(drawn):
+        np.testing.assert_allclose(lower, upper)
+    np.testing.assert_allclose(drawn[-1][1], LOGS["loss"])
+    colors = [color for *_, color in drawn]
+    assert colors == [*plots.CLASS_COLORS[:2], plots.KIND_COLORS["add_loss"]]
+    assert words(ax) == ["paper 23.8 %", "pencil 71.4 %", "add_loss/act 4.8 %"]
+    assert (ax.get_xlim(), ax.get_xlabel()) == ((1.0, 6.0), "epoch")
+
+
+def test_film_takes_a_history_and_the_validation():
+    class History:
+        history = LOGS
+
+    ax = plots.film(History(), validation=True, highlight="pencil", colors=["#111111", "#222222"])
+    drawn = layers(ax)
+    np.testing.assert_allclose(drawn[0][1], LOGS["val_data_loss/pencil"])  # at the bottom
+    assert [color for *_, color in drawn] == ["#222222", plots.MUTED.upper()]
+    assert [text.get_weight() for text in ax.texts] == ["bold", "normal"]
+
+
+def test_film_until_is_a_frame_of_the_whole():
+    whole, frame = plots.film(LOGS), plots.film(LOGS, until=2)
+    assert frame.get_xlim() == whole.get_xlim() and frame.get_ylim() == whole.get_ylim()
+    assert [len(upper) for _, upper, _ in layers(frame)] == [2, 2, 2]
+    assert words(frame)[0] == "paper 36.0 %"
+    for until in (0, 7):
+        with pytest.raises(ValueError, match=f"until={until}, but the history has 6 epochs"):
+            plots.film(LOGS, until=until)
+
+
+def test_film_of_parts_below_zero_and_of_one_epoch():
+    drawn = layers(plots.film({"data_loss": 2.0 + N, "add_loss/density": -1.0 - N}))
+    assert [color for *_, color in drawn] == [plots.KIND_COLORS["output"], plots.KIND_COLORS["add_loss"]]
+    np.testing.assert_allclose(drawn[1][0], -1.0 - N)
+    np.testing.assert_allclose(drawn[1][1], 0.0)
+    one = plots.film({"data_loss/a": [1.0], "data_loss/b": [3.0]})
+    assert words(one) == ["a 25.0 %", "b 75.0 %"] and len(layers(one)) == 2
+
+
+def test_film_labels_stay_apart():
+    logs = {f"data_loss/{k}": np.full(3, 1.0 if k == 9 else 0.001) for k in range(10)}
+    ax = plots.film(logs)
+    png(ax)
+    boxes = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)
+    assert len(boxes) == 10
+    assert all(lower.y1 <= upper.y0 + 1 for lower, upper in pairwise(boxes))
+
+
+def test_film_says_what_it_needs():
+    with pytest.raises(ValueError, match=r"holds no parts of the loss \(data_loss, ...\), but \['loss'\]: train with"):
+        plots.film({"loss": [1.0]})
+    with pytest.raises(ValueError, match="val_data_loss"):
+        plots.film({"data_loss": [1.0]}, validation=True)
+    with pytest.raises(ValueError, match=r"colors has 1 colours for the parts \['paper', 'pencil'\]"):
+        plots.film(LOGS, colors=["red"])
+    with pytest.raises(ValueError, match="highlight 'pen' is not among"):
+        plots.film(LOGS, highlight="pen")
+    with pytest.raises(ValueError, match=r"NaN or infinite: lossviz\.find_nonfinite"):
+        plots.film({"data_loss": [1.0, math.nan]})
