@@ -217,17 +217,18 @@ def truth(loss: RandomLoss, seed: int, rounds: int = 3) -> Truth:
     here: list[np.ndarray] = []
     seen = [np.full(shares.size, -1) for _ in range(rank)]
     mixed, varies = [False] * rank, [False] * rank
+
+    @tf.function(autograph=False)
+    def slopes(y, p):  # one row for each element
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(p)
+            flat = tf.reshape(loss.elements(y, p), [-1])
+        return tape.jacobian(flat, p, unconnected_gradients="zero", experimental_use_pfor=False)
+
     for number in range(rounds):
         p = loss.p if number == 0 else rng.uniform(0.05, 0.95, loss.p.shape).astype("float32")
         y = loss.y if number == 0 else rng.uniform(0.05, 0.95, loss.y.shape).astype("float32")
-        with tf.GradientTape(persistent=True) as tape:
-            point = tf.constant(p)
-            tape.watch(point)
-            flat = tf.reshape(loss.elements(tf.constant(y), point), [-1])
-            each = [flat[k] for k in range(shares.size)]
-        rows = [tf.convert_to_tensor(tape.gradient(e, point, unconnected_gradients="zero")).numpy() for e in each]
-        del tape
-        moved = np.stack(rows) != 0
+        moved = slopes(tf.constant(y), tf.constant(p)).numpy() != 0
         for axis in range(rank):
             hit = moved.any(axis=tuple(k + 1 for k in range(rank) if k != axis))
             count = hit.sum(1)
