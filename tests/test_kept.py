@@ -1,7 +1,9 @@
 """What `explain` keeps with a model: used again while the model is the same, never when anything has changed."""
 
+import argparse
 import copy
 import gc
+import os
 import pickle
 import types
 import weakref
@@ -73,6 +75,34 @@ def with_default(y_true, y_pred, scale=1.0):
     return ops.mean(ops.square(y_true - y_pred), axis=-1) * scale
 
 
+OPTIONS, NESTED = types.ModuleType("options"), types.ModuleType("nested")
+OPTIONS.nested, NESTED.beta = NESTED, 1.0
+ARGUMENTS = argparse.Namespace(gamma=1.0)
+
+
+def with_environment(y_true, y_pred):
+    return ops.mean(ops.square(y_true - y_pred), axis=-1) * float(os.environ.get("LOSSVIZ_TEST_SCALE", "1"))
+
+
+def with_modules(y_true, y_pred):
+    return ops.mean(ops.square(y_true - y_pred), axis=-1) * OPTIONS.nested.beta * ARGUMENTS.gamma
+
+
+def with_names_in_strings(y_true, y_pred):
+    return ops.mean(ops.square(y_true - y_pred), axis=-1) * getattr(NESTED, "beta") * globals()["GLOBAL"]  # noqa: B009
+
+
+def taught():
+    teacher = layered()
+
+    def distilled(y_true, y_pred):
+        return ops.mean(ops.square(y_pred - teacher(ops.ones((6, 4)))), axis=-1)
+
+    model = layered(distilled)
+    model.loss.teacher = teacher
+    return model
+
+
 def in_closure():
     box = [1.0]
 
@@ -119,6 +149,16 @@ CHANGES = {
     "compiled anew": (layered, lambda m: m.compile(loss="mae", jit_compile=False)),
     "loss weights": (layered, lambda m: m.compile(loss="mse", loss_weights=3.0, jit_compile=False)),
     "activation": (layered, lambda m: setattr(m.get_layer("o"), "activation", ops.tanh)),
+    "environment": (lambda: layered(with_environment), lambda m: os.environ.update(LOSSVIZ_TEST_SCALE="3")),
+    "module in a module": (lambda: layered(with_modules), lambda m: setattr(NESTED, "beta", 3.0)),
+    "arguments of a program": (lambda: layered(with_modules), lambda m: setattr(ARGUMENTS, "gamma", 3.0)),
+    "name in a string": (lambda: layered(with_names_in_strings), lambda m: setattr(NESTED, "beta", 3.0)),
+    "global by its name": (lambda: layered(with_names_in_strings), change_global),
+    "layer of another model": (taught, lambda m: setattr(m.loss.teacher.get_layer("rate"), "rate", 5.0)),
+    "attribute of a loss of lossviz": (
+        lambda: layered(lossviz.losses.LandmarkLoss(1, "mae", from_logits=True)),
+        lambda m: setattr(m.loss, "visibility_weight", 3.0),
+    ),
     "epsilon": (lambda: layered("msle"), lambda m: keras.config.set_epsilon(1e-2)),
 }
 
@@ -129,6 +169,8 @@ def restored():
     yield
     Scaled.factor, Rate.rate = saved[:2]
     keras.config.set_epsilon(saved[2])
+    os.environ.pop("LOSSVIZ_TEST_SCALE", None)
+    NESTED.beta = ARGUMENTS.gamma = 1.0
     globals()["GLOBAL"], BOX[0], with_default.__defaults__ = 1.0, 1.0, (1.0,)
 
 

@@ -76,6 +76,7 @@ def explain_batch(
         elif not (training or class_weight is not None or traced.random or plan.confirmed):
             with errors():
                 reported = _ask(memory, model, x, y, sample_weight, traced)
+        memory.settle(model)
         leaves = tracing.leaves([x, y, sample_weight])
         with errors():
             values = plan.run(leaves)
@@ -109,7 +110,6 @@ def _planned(memory: kept.Kept, model, x, y, sample_weight, training: bool, word
             traced.random = not np.array_equal(first, second, equal_nan=True)
         found = Planned(traced, make_plan(lower(traced)))
         memory.keep(memory.plans, key, found)
-        memory.settle(model)
     return found
 
 
@@ -121,7 +121,6 @@ def _ask(memory: kept.Kept, model, x, y, sample_weight, traced: Traced) -> float
         reported, function = _keras.test_on_batch(model, x, y, sample_weight, found)
     if found is None:
         memory.keep(memory.functions, ranks, function)
-        memory.settle(model)
     return reported
 
 

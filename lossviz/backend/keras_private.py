@@ -69,6 +69,11 @@ def layers_of(model: keras.Model) -> list[keras.layers.Layer]:
     return [model, *model._flatten_layers(include_self=False)]
 
 
+def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers that a layer, or a model, holds itself."""
+    return layer._layers
+
+
 def set_mask(tensor, mask) -> None:
     """Attach a Keras mask to a tensor, as `Masking` does."""
     backend.set_keras_mask(tensor, mask)
