@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "_ext"))
 import api_page  # noqa: E402
 import chapter_times  # noqa: E402
+import folded  # noqa: E402
 import mathml  # noqa: E402
 import moved_pages  # noqa: E402
 
@@ -126,6 +127,25 @@ def test_times_stand_below_the_title(tmp_path):
         "2 minutes to read; about 15 seconds to run, on two cores",
         "text",
     ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "source", "picture", "fold"),
+    [
+        ("input", "plt.show()", True, "How this picture is made"),
+        ("input", "print(1)", False, "The code"),
+        ("all", "print(1)", False, "The code, and what it prints"),
+        ("all", 'lossviz.exercises.check(3, "f8faf8b9")', False, "The solution in code"),
+        (None, "print(1)", False, None),
+    ],
+)
+def test_a_fold_says_what_is_in_it(mode, source, picture, fold):
+    output = nodes.container("", nodes.image()) if picture else nodes.container()
+    cell = nodes.container("", nodes.container("", nodes.literal_block(source, source)), output)
+    if mode:
+        cell["hide_mode"] = mode
+    folded.name_folds(None, nodes.section("", cell))
+    assert cell.get("prompt_show") == cell.get("prompt_hide") == fold
 
 
 def test_pages_that_moved_lead_to_pages_that_exist(tmp_path):

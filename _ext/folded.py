@@ -1,0 +1,24 @@
+"""Sphinx extension: a folded cell says what is in it: how a picture is made, code, or an exercise solved in code."""
+
+from docutils import nodes
+
+
+def words(cell: nodes.Element) -> str:
+    """What stands on the fold of a cell whose input, or all of it, is hidden."""
+    if next(cell.findall(nodes.image), None) is not None:
+        return "How this picture is made"
+    if cell["hide_mode"] != "all":
+        return "The code"
+    solves = any("exercises.check(" in block.astext() for block in cell.findall(nodes.literal_block))
+    return "The solution in code" if solves else "The code, and what it prints"
+
+
+def name_folds(app, doctree: nodes.document) -> None:
+    for cell in doctree.findall(nodes.container):
+        if cell.get("hide_mode"):
+            cell["prompt_show"] = cell["prompt_hide"] = words(cell)
+
+
+def setup(app) -> dict:
+    app.connect("doctree-read", name_folds)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
