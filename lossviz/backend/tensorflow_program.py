@@ -44,7 +44,7 @@ _KINDS = {
     **dict.fromkeys(("FloorDiv", "FloorMod", "Mod", "Atan2", "Xlog1py", "IsNan", "IsInf", "IsFinite"), "elementwise"),
     **dict.fromkeys(("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"), "elementwise"),
     **dict.fromkeys(("LogicalAnd", "LogicalOr", "LogicalNot"), "elementwise"),
-    "Cast": "cast", "Neg": "neg", "Cumsum": "cumulate", "OneHot": "one_hot", "Placeholder": "feed",
+    "Cast": "cast", "Neg": "neg", "OneHot": "one_hot", "Placeholder": "feed",
     "MatrixDiagPartV3": "diagonal", "IdentityN": "custom", "Const": "fresh",
 }  # fmt: skip
 
@@ -355,6 +355,10 @@ def _moved(how: str):
     return lowered
 
 
+def _cumulate(operation: tf.Operation):
+    return "cumulate", {"axes": _whole(operation.inputs[1])}, None
+
+
 def _scatter(order: Sequence[int] | None, linear: int):
     def lowered(operation: tf.Operation):
         return "scatter", {"linear": linear}, order
@@ -393,6 +397,7 @@ _LOWERED: dict[str, Callable] = {
     "Slice": _slice,
     **dict.fromkeys(("Split", "SplitV"), _split),
     "StridedSlice": _strided_slice,
+    "Cumsum": _cumulate,
     "GatherV2": _gather,
     "GatherNd": _gather_nd,
     "ReverseV2": _moved("reverse"),

@@ -165,6 +165,17 @@ def mix(op: Op, inputs: list[Dims | None], shape: tuple, index: int) -> Dims:
     return (*inputs[0][:-count], *((),) * count)
 
 
+def without(op: Op, inputs: list[Dims | None], shape: tuple, index: int) -> Dims:
+    """Along these axes a position holds what stood at several."""
+    mixed = {axis % len(shape) for axis in op.info["axes"]}
+    return tuple(() if k in mixed else dim for k, dim in enumerate(inputs[0]))
+
+
+def first_alone(op: Op, inputs: list[Dims | None], shape: tuple, index: int) -> Dims:
+    """A window slides over all axes but the first."""
+    return (inputs[0][0], *((),) * (len(shape) - 1))
+
+
 def reduce(op: Op, inputs: list[Dims | None], shape: tuple, index: int) -> Dims:
     dims = inputs[0]
     axes = {axis % len(dims) for axis in op.info["axes"]} if dims else set()

@@ -66,9 +66,9 @@ KINDS: dict[str, Kind] = {
     "reduce": Kind(axes.reduce, FIRST, collects=True, said="reduce"),  # info: how, axes, keepdims
     "contract": Kind(axes.contract, ONE, collects=True, said="weighted sum"),  # info: equation, or flipped
     "pick": Kind(axes.pick, FIRST, collects=True, said="pick"),  # info: axis and batch_dims, or depth
-    "cumulate": Kind(axes.broadcast, FIRST, collects=True),
+    "cumulate": Kind(axes.without, FIRST, collects=True),  # info: axes
     "scatter": Kind(axes.nameless, FIRST, collects=True),  # info: linear, how
-    "window": Kind(axes.broadcast, FIRST, collects=True),  # convolution, average of a window
+    "window": Kind(axes.first_alone, FIRST, collects=True),  # convolution, average of a window
     # what is made anew, or cannot be read
     "mix": Kind(axes.mix),  # info: axes (how many of the last ones), by_order
     "fresh": Kind(axes.nameless),  # info: by_shape
