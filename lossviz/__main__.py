@@ -1,7 +1,7 @@
-"""The command line: `python -m lossviz explain model.keras data.npz` and `python -m lossviz lint model.keras data.npz`.
+"""The command line: `python -m lossviz explain model.keras data.npz`, `lint model.keras data.npz`, and `run train.py`.
 
-Both files may come from anyone: `lossviz.files` looks at what they hold before Keras or NumPy do. Only `--import` runs
-code besides Keras's and ours. SECURITY.md says what is guaranteed, and what is not.
+Models and data may come from anyone: `lossviz.files` looks at what they hold before Keras or NumPy do. Only `--import`
+and `run` run code besides Keras's and ours. SECURITY.md says what is guaranteed, and what is not.
 """
 
 from __future__ import annotations
@@ -44,14 +44,30 @@ data.npz      arrays, as np.savez("data.npz", x=x, y=y, sample_weight=weights) w
               "page", "since", "until", "severity". Later versions may add keys. Where JSON has no number for a
               value, it is one of the strings "NaN", "Infinity", "-Infinity".
 
+--sarif FILE  writes the findings as SARIF 2.1.0, each at the model's file: code hosts show them in a pull request.
+
 exit code     0: all is well. 1: explain found parts that do not add up, or lint found an error or a warning. 2: a
               file, an argument or stdout cannot be used, or lossviz itself is at fault; one line on stderr says why.
               With LOSSVIZ_DEBUG=1 in the environment, Python's traceback stands before it.
 """
 
 
+_RUN = """\
+Runs the script as python would: its arguments, its exit code and what it prints are its own. The first batch of every
+fit, train_on_batch and evaluate is looked at, and what is wrong is printed on stderr, each fault of a model once.
+Options of lossviz stand before the script; whatever follows the script goes to the script. The script is code: run only
+one that you would run without lossviz.
+
+--json FILE   writes one object: "schema" ("lossviz.run.v1"), "script" and "findings", each with the keys of
+              "lint --json" and "call", "model", "file" and "line": where the script called Keras.
+"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line on `argv` (default: that of the process) and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["run"]:
+        return _script(words)
     has_stdout = streams.open_missing()
     with contextlib.suppress(AttributeError):  # a terminal without box characters shows ? instead of failing
         sys.stdout.reconfigure(errors="replace")
@@ -106,7 +122,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lossviz {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     _explain_parser(_command(commands, "explain", _explain, "print how the loss became one number"))
-    _command(commands, "lint", _lint, "print what is wrong with the loss on this data, and the fix")
+    lint = _command(commands, "lint", _lint, "print what is wrong with the loss on this data, and the fix")
+    lint.add_argument("--sarif", type=Path, metavar="FILE", help="also write the findings to this file, as SARIF 2.1.0")
+    words = "run a training script and print what is wrong with its losses"
+    script = commands.add_parser("run", help=words, description=words, epilog=_RUN, formatter_class=kind)
+    script.add_argument("--error", action="store_true", help="stop before the first step of a model that has findings")
+    script.add_argument("--json", type=Path, metavar="FILE", help="write the findings to this file, as JSON")
+    script.add_argument("--sarif", type=Path, metavar="FILE", help="write the findings to this file, as SARIF 2.1.0")
+    script.add_argument("script", help="a Python file")
+    script.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script gets as its arguments")
     return parser
 
 
@@ -181,15 +205,70 @@ def _explain(arguments: argparse.Namespace) -> tuple[int, str]:
 
 
 def _lint(arguments: argparse.Namespace) -> tuple[int, str]:
+    page, written = arguments.sarif, ""
+    if page is not None:
+        target = streams.place_of_page(page, (arguments.model, arguments.data), "--sarif")
     model, data = _load(arguments)
     with _refusing():
         from lossviz import lint
 
         findings = lint(model, **data, training=arguments.training)
     code = 1 if any(finding.severity != "hint" for finding in findings) else 0
+    if page is not None:
+        text = _sarif([(finding, arguments.model, 1) for finding in findings], Path.cwd())
+        streams.write_page(page, target, text, "--sarif")
+        written = f"written to {clean(page)}\n"
     if arguments.json:
         return code, _json({"schema": "lossviz.findings.v1", "findings": [vars(finding) for finding in findings]})
-    return code, "\n\n".join(map(str, findings)) + "\n" if findings else "no findings\n"
+    return code, ("\n\n".join(map(str, findings)) + "\n" if findings else "no findings\n") + written
+
+
+def _script(words: Sequence[str]) -> int:
+    """`run`: from here on, this process is the script's: nothing that it raises is caught."""
+    arguments = _parser().parse_args(words)
+    folder, script = Path.cwd(), Path(arguments.script)
+    try:
+        if not script.is_file():
+            raise Refused(f"{script}: {'is a folder' if script.is_dir() else 'No such file or directory'}")
+        options = [(option, getattr(arguments, option)) for option in ("json", "sarif")]
+        pages = {o: (page, streams.place_of_page(page, [script], f"--{o}")) for o, page in options if page is not None}
+    except Refused as refused:
+        streams.say(f"lossviz: {_one_line(refused)}")
+        return 2
+    from lossviz.ask import guard
+    from lossviz.ask import script as scripts
+
+    watch = guard.Guard(error=arguments.error, threads=True)
+    try:
+        scripts.run(arguments.script, arguments.arguments, watch, streams.say)
+    finally:
+        for option, (page, target) in pages.items():
+            try:
+                text = _json_of_run(arguments.script, watch) if option == "json" else _sarif_of_run(watch, folder)
+                streams.write_page(page, target, text, f"--{option}")
+            except Exception as error:
+                streams.say(f"lossviz: {_one_line(error)}")
+    return 0
+
+
+def _json_of_run(script: str, watch: Any) -> str:
+    findings = [{**vars(finding), **vars(place)} for place, finding in watch.found]
+    return _json({"schema": "lossviz.run.v1", "script": script, "findings": findings})
+
+
+def _sarif_of_run(watch: Any, folder: Path) -> str:
+    return _sarif([(finding, Path(place.file), place.line) for place, finding in watch.found], folder)
+
+
+def _sarif(found: list, folder: Path) -> str:
+    from lossviz.report.sarif import sarif
+
+    summaries = {}
+    if found:  # whoever has findings has Keras
+        from lossviz.rules import RULES
+
+        summaries = {name: rule.summary for name, rule in RULES.items()}
+    return _json(sarif(found, summaries, __version__, folder))
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:

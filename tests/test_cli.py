@@ -14,6 +14,7 @@ import pytest
 from keras import layers
 from models import compiled, dense, inputs, labels, onehot, targets, two_outputs
 from test_html import Page
+from test_run import valid
 
 import lossviz
 from lossviz.__main__ import main
@@ -266,6 +267,16 @@ def test_lint(run, folder):
     code, out, _ = run("lint", "softmax.keras", "classes.npz", "--json")
     finding = json.loads(out)["findings"][0]
     assert code == 1 and {"rule", "where", "sentence", "fix", "page", "since", "until"} <= set(finding)
+    code, out, err = run("lint", "softmax.keras", "classes.npz", "--sarif", "found.sarif")
+    assert (code, err) == (1, "") and out.endswith("\nwritten to found.sarif\n")
+    (found,) = valid(json.loads((folder / "found.sarif").read_text()))["runs"]
+    assert found["results"][0]["ruleId"] == found["tool"]["driver"]["rules"][0]["id"] == "double-activation"
+    place = found["results"][0]["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"] == {"uri": "softmax.keras"}
+    assert run("lint", "one.keras", "one.npz", "--sarif", "one.keras") == (
+        *(2, ""),
+        "lossviz: --sarif one.keras: would overwrite what is to be read\n",
+    )
 
 
 def test_help_and_usage(run):

@@ -92,7 +92,7 @@ class Guard:
         with _lock:
             if self in _active:
                 _active.remove(self)
-            if not _active:
+            if not _active and _originals:
                 _uninstall()
 
     def watches(self) -> bool:

@@ -72,29 +72,29 @@ def stdout_to_stderr() -> Iterator[None]:
         os.close(saved)
 
 
-def place_of_page(page: Path, read: Iterable[Path]) -> Path:
+def place_of_page(page: Path, read: Iterable[Path], option: str = "--html") -> Path:
     """The file that a page may be written to, behind links; `Refused` where that cannot be, or is in `read`."""
     try:
         target = page.resolve()
         if not target.parent.is_dir():
-            raise Refused(f"--html {page}: its folder does not exist")
+            raise Refused(f"{option} {page}: its folder does not exist")
         kind = os.stat(target).st_mode
         if stat.S_ISDIR(kind):
-            raise Refused(f"--html {page}: is a folder")
+            raise Refused(f"{option} {page}: is a folder")
         if not stat.S_ISREG(kind):
-            raise Refused(f"--html {page}: is no regular file")
+            raise Refused(f"{option} {page}: is no regular file")
         if not os.access(target, os.W_OK):
-            raise Refused(f"--html {page}: Permission denied")
+            raise Refused(f"{option} {page}: Permission denied")
         if any(file.exists() and target.samefile(file) for file in read):
-            raise Refused(f"--html {page}: would overwrite what is to be read")
+            raise Refused(f"{option} {page}: would overwrite what is to be read")
     except FileNotFoundError:  # a new file
         pass
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle
-        raise Refused(f"--html {page}: {getattr(error, 'strerror', None) or error}") from error
+        raise Refused(f"{option} {page}: {getattr(error, 'strerror', None) or error}") from error
     return target
 
 
-def write_page(page: Path, target: Path, text: str) -> None:
+def write_page(page: Path, target: Path, text: str, option: str = "--html") -> None:
     """The whole file or none: written beside its place, then moved there; the mode of an older file stays."""
     beside = target.with_name(f".lossviz-{os.getpid()}-{secrets.token_hex(4)}")
     try:
@@ -106,4 +106,4 @@ def write_page(page: Path, target: Path, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        raise Refused(f"--html {page}: {error.strerror}") from error
+        raise Refused(f"{option} {page}: {error.strerror}") from error
