@@ -275,7 +275,7 @@ class _Probe:
     def positions(self, name: str, rounds: Iterable[Round]) -> tuple[np.ndarray | None, bool]:
         """Where along this axis each element stands, `_UNSEEN` where nothing moves it; None where one depends on
         several positions. True beside it: the positions differ with the values."""
-        found = None
+        found, varies = None, False
         for at in rounds:
             place = self._digits(name, self.sizes[name], at)
             if place is None and at.factors:
@@ -285,13 +285,11 @@ class _Probe:
             if found is None:
                 found = place
                 continue
-            both = (found != _UNSEEN) & (place != _UNSEEN)
-            if (found != place)[both].any():
-                return None, True
+            varies |= bool((found != place)[(found != _UNSEEN) & (place != _UNSEEN)].any())
             found = np.where(found == _UNSEEN, place, found)
-            if not (found == _UNSEEN).any():
+            if not varies and not (found == _UNSEEN).any():
                 break
-        return found, False
+        return (None, True) if varies else (found, False)
 
     def _digits(self, name: str, size: int, at: Round) -> np.ndarray | None:
         place, seen = 0, None
