@@ -267,8 +267,8 @@ def test_lint(run, folder):
     code, out, _ = run("lint", "softmax.keras", "classes.npz", "--json")
     finding = json.loads(out)["findings"][0]
     assert code == 1 and {"rule", "where", "sentence", "fix", "page", "since", "until"} <= set(finding)
-    code, out, err = run("lint", "softmax.keras", "classes.npz", "--sarif", "found.sarif")
-    assert (code, err) == (1, "") and out.endswith("\nwritten to found.sarif\n")
+    code, out, _ = run("lint", "softmax.keras", "classes.npz", "--sarif", "found.sarif")
+    assert code == 1 and out.endswith("\nwritten to found.sarif\n")
     (found,) = valid(json.loads((folder / "found.sarif").read_text()))["runs"]
     assert found["results"][0]["ruleId"] == found["tool"]["driver"]["rules"][0]["id"] == "double-activation"
     place = found["results"][0]["locations"][0]["physicalLocation"]
