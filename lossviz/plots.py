@@ -296,7 +296,8 @@ def film(
     validation: bool = False,
     until: int | None = None,
     highlight: Hashable | Sequence[Hashable] | None = None,
-    colors: Sequence[str] | None = None,
+    colors: Mapping[str, str] | None = None,
+    before: Mapping[Hashable, float] | None = None,
     prefix: str = "",
     title: str = "",
 ) -> Axes:
@@ -307,9 +308,11 @@ def film(
     added losses. A part that is always 0 is left out, one below 0 lies below the zero line. At the right stands the per
     cent of each in the last epoch that is drawn.
 
-    `validation` takes the parts of the validation loss. Parts in `highlight` lie at the bottom and keep their colour,
-    the others turn grey. `colors` is one colour for each part of the data loss (default: the class colours). `prefix`
-    is that of `LossParts`. `until` draws the first epochs only, in the frame of all, for an animation:
+    `validation` takes the parts of the validation loss. `before` is what the parts were before the training, such as
+    `report.by_label()`, and stands as epoch 0. Parts in `highlight` lie at the bottom and keep their colour, the
+    others turn grey. `colors` gives parts their colours, and their order from below (default: the class colours, in
+    the order of the history). `prefix` is that of `LossParts`. `until` draws the first epochs only, in the frame of
+    all, for an animation:
 
         from matplotlib.animation import FuncAnimation
 
@@ -320,16 +323,24 @@ def film(
     Raises ValueError where the history holds no parts, or `highlight`, `colors` or `until` do not fit them.
     """
     parts, plain = _parts_over_time(getattr(history, "history", history), ("val_" if validation else "") + prefix)
-    if colors is not None and len(colors) != len(plain):
-        raise ValueError(f"colors has {len(colors)} colours for the parts {plain}.")
-    own = dict(zip(plain, colors or (CLASS_COLORS if len(plain) > 1 else (KIND_COLORS["output"],)) * len(plain)))
+    if unknown := [name for name in colors or () if name not in parts]:
+        raise ValueError(f"colors names {unknown[0]!r}, which is not among the parts {list(parts)}.")
+    if unknown := [name for name in before or () if name not in parts]:
+        raise ValueError(f"before names {unknown[0]!r}, which is not among the parts {list(parts)}.")
+    own = dict(zip(plain, (CLASS_COLORS if len(plain) > 1 else (KIND_COLORS["output"],)) * len(plain)))
+    own |= colors or {}
+    parts = {name: parts[name] for name in (*(colors or ()), *parts)}
+    if before is not None:
+        parts = {name: np.concatenate([[before.get(name, 0.0)], values]) for name, values in parts.items()}
+    first = 1 if before is None else 0
     wanted = _listed(highlight, list(parts)) if highlight is not None else list(parts)
     order = sorted(parts, key=lambda name: name not in wanted)  # what matters stands on the zero line
     count = len(next(iter(parts.values())))
-    shown = count if until is None else until
-    if not 1 <= shown <= count:
-        raise ValueError(f"until={until}, but the history has {count} epochs: give 1 to {count}.")
-    epochs = np.arange(1, count + 1) if count > 1 else np.array([0.5, 1.5])
+    last = count - 1 + first
+    if until is not None and not 1 <= until <= last:
+        raise ValueError(f"until={until}, but the history has {last} epochs: give 1 to {last}.")
+    shown = count if until is None else until + 1 - first
+    epochs = np.arange(first, last + 1) if count > 1 else np.array([0.5, 1.5])
     values = {name: parts[name] if count > 1 else np.repeat(parts[name], 2) for name in order}
     above, below = (np.cumsum([clip(values[name], 0.0) for name in order], 0) for clip in (np.maximum, np.minimum))
     total = sum(parts[name][shown - 1] for name in order)
@@ -344,7 +355,7 @@ def film(
                 if np.any(stack[k] != edge):
                     color = color if name in wanted else MUTED
                     look = {"facecolor": color, "edgecolor": matplotlib.rcParams["axes.facecolor"], "linewidth": 0.8}
-                    ax.fill_between(epochs[upto], edge[upto], stack[k][upto], zorder=2, **look)
+                    ax.fill_between(epochs[upto], edge[upto], stack[k][upto], zorder=2, gid=f"film-{k}", **look)
             stack, edge = (above[k], edges[0]) if parts[name][shown - 1] >= 0 else (below[k], edges[1])
             spots.append((float(stack[shown - 1] + edge[shown - 1]) / 2, name))
         low, high = min(0.0, float(below[-1].min())), float(above[-1].max()) or 1.0
@@ -399,7 +410,7 @@ def _parts_over_time(logs: Mapping[str, Sequence[float]], head: str) -> tuple[di
     if not all(f.finite(values.tolist()) for values in parts.values()):
         raise ValueError("a part of the loss is NaN or infinite: lossviz.find_nonfinite says where that begins.")
     parts = {name: values for name, values in parts.items() if np.any(values)} or parts
-    return parts, list(data.values())
+    return parts, [name for name in data.values() if name in parts]
 
 
 def _listed(highlight: Hashable | Sequence[Hashable], known: list) -> list:
@@ -418,7 +429,7 @@ def _apart(places: Sequence[float], gap: float) -> list[float]:
         moved.append(max(place, moved[-1] + gap) if moved else place)
     over = (moved[-1] - max(places[-1], places[0] + gap * (len(places) - 1))) if places else 0.0
     for k in reversed(range(len(moved))):
-        moved[k] = min(moved[k] - over, moved[k + 1] - gap) if k + 1 < len(moved) else moved[k] - over
+        moved[k] = min(moved[k], moved[k + 1] - gap) if k + 1 < len(moved) else moved[k] - over
     return moved
 
 

@@ -19,6 +19,7 @@ UNTURNED = re.compile(r' transform="rotate\(-?0 [^)]*\)"')
 PLACES = re.compile(r'(?<=\s)(?:d|transform|points|x|y|width|height|viewBox)="[^"]+"')
 COORDINATE = re.compile(r"-?\d+\.\d+")
 EMPTY = re.compile(r"<g>\s*</g>\s*|<g/>\s*")
+FILM = re.compile(r' id="film-\d+"')  # the layers of lossviz.plots.film, which appear one epoch after the other
 USED = re.compile(r"""(href="|url\()#([^")]+)""")
 
 
@@ -31,6 +32,7 @@ def shorter(match: re.Match) -> str:
 def tidy(svg: str) -> str:
     """The same drawing without a date, without names and groups that nothing uses, and with short coordinates."""
     svg = PLACES.sub(shorter, UNTURNED.sub("", HEAD.sub("", svg)))
+    svg = FILM.sub(' class="film"', svg)
     names = dict.fromkeys(name for _, name in USED.findall(svg))
     short = {name: f"d{k}" for k, name in enumerate(names)}
     svg = re.sub(r'\s*\bid="([^"]+)"', lambda m: f' id="{short[m[1]]}"' if m[1] in short else "", svg)

@@ -8,6 +8,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import drawings
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -451,11 +452,34 @@ def test_film_takes_a_history_and_the_validation():
     class History:
         history = LOGS
 
-    ax = plots.film(History(), validation=True, highlight="pencil", colors=["#111111", "#222222"])
+    ax = plots.film(History(), validation=True, highlight="pencil", colors={"pencil": "#222222"})
     drawn = layers(ax)
     np.testing.assert_allclose(drawn[0][1], LOGS["val_data_loss/pencil"])  # at the bottom
     assert [color for *_, color in drawn] == ["#222222", plots.MUTED.upper()]
     assert [text.get_weight() for text in ax.texts] == ["bold", "normal"]
+
+
+def test_film_has_the_order_of_the_colors():
+    """Keras sorts the names of a history; what is always 0, such as `no_class`, needs no colour."""
+    logs = {"data_loss/a": 1.0 + N, "data_loss/b": 2.0 + N, "data_loss/c": 3.0 + N, "data_loss/no_class": 0.0 * N}
+    drawn = layers(plots.film(logs, colors={"c": "#111111", "a": "#222222"}))
+    assert [color for *_, color in drawn] == ["#111111", "#222222", plots.CLASS_COLORS[1]]
+    np.testing.assert_allclose(drawn[0][1], 3.0 + N)
+
+
+def test_film_begins_with_what_was_before():
+    ax = plots.film(LOGS, before={"paper": 5.0, "pencil": 0.5}, until=1)
+    assert [round(upper[0], 6) for _, upper, _ in layers(ax)] == [5.0, 5.5, 5.5]  # nothing of the added loss
+    assert ax.get_xlim() == (0.0, 6.0) and words(ax)[0] == "paper 38.5 %"
+    with pytest.raises(ValueError, match="before names 'pen', which is not among"):
+        plots.film(LOGS, before={"pen": 1.0})
+
+
+def test_film_names_its_layers_for_what_moves_them():
+    """The book lets them appear from left to right (_static/custom.css)."""
+    out = io.StringIO()
+    plots.film(LOGS).figure.savefig(out, format="svg")
+    assert drawings.tidy(out.getvalue()).count('<g class="film">') == 3
 
 
 def test_film_until_is_a_frame_of_the_whole():
@@ -484,6 +508,7 @@ def test_film_labels_stay_apart():
     boxes = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)
     assert len(boxes) == 10
     assert all(lower.y1 <= upper.y0 + 1 for lower, upper in pairwise(boxes))
+    assert plots._apart([1.0, 5.0, 9.0, 9.1, 9.2], 1.0) == pytest.approx([1.0, 5.0, 7.2, 8.2, 9.2])  # the rest stays
 
 
 def test_film_says_what_it_needs():
@@ -491,8 +516,8 @@ def test_film_says_what_it_needs():
         plots.film({"loss": [1.0]})
     with pytest.raises(ValueError, match="val_data_loss"):
         plots.film({"data_loss": [1.0]}, validation=True)
-    with pytest.raises(ValueError, match=r"colors has 1 colours for the parts \['paper', 'pencil'\]"):
-        plots.film(LOGS, colors=["red"])
+    with pytest.raises(ValueError, match=r"colors names 'pen', which is not among the parts \['paper', 'pencil'"):
+        plots.film(LOGS, colors={"pen": "red"})
     with pytest.raises(ValueError, match="highlight 'pen' is not among"):
         plots.film(LOGS, highlight="pen")
     with pytest.raises(ValueError, match=r"NaN or infinite: lossviz\.find_nonfinite"):
