@@ -8,7 +8,6 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-import drawings
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -477,6 +476,8 @@ def test_film_begins_with_what_was_before():
 
 def test_film_names_its_layers_for_what_moves_them():
     """The book lets them appear from left to right (_static/custom.css)."""
+    import drawings  # a script, which the process of `test_same_pictures_in_another_process` does not know
+
     out = io.StringIO()
     plots.film(LOGS).figure.savefig(out, format="svg")
     assert drawings.tidy(out.getvalue()).count('<g class="film">') == 3
