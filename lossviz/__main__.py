@@ -14,6 +14,8 @@ if __name__ == "__main__" and sys.path and sys.path[0] == os.getcwd():
 
 import argparse
 import contextlib
+import difflib
+import importlib.metadata
 import json
 import traceback
 import warnings
@@ -23,8 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from lossviz import __version__, files
+from lossviz.backend.quiet import import_tensorflow
 from lossviz.files import Refused, streams
 from lossviz.report.escape import clean
+from lossviz.report.findings import Finding
 
 _EPILOG = """\
 model.keras   a compiled model, as model.save("model.keras") writes it. All names in it are checked before Keras loads
@@ -124,6 +128,10 @@ def _parser() -> argparse.ArgumentParser:
     _explain_parser(_command(commands, "explain", _explain, "print how the loss became one number"))
     lint = _command(commands, "lint", _lint, "print what is wrong with the loss on this data, and the fix")
     lint.add_argument("--sarif", type=Path, metavar="FILE", help="also write the findings to this file, as SARIF 2.1.0")
+    words = "explain the rules of lint: what each sees, the way out, and its page in the book"
+    rules = commands.add_parser("rules", help=words, description=words)
+    rules.set_defaults(run=_rules)
+    rules.add_argument("names", nargs="*", metavar="NAME", help="only these rules; default: all")
     words = "run a training script and print what is wrong with its losses"
     script = commands.add_parser("run", help=words, description=words, epilog=_RUN, formatter_class=kind)
     script.add_argument("--error", action="store_true", help="stop before the first step of a model that has findings")
@@ -221,6 +229,38 @@ def _lint(arguments: argparse.Namespace) -> tuple[int, str]:
     if arguments.json:
         return code, _json({"schema": "lossviz.findings.v1", "findings": [vars(finding) for finding in findings]})
     return code, ("\n\n".join(map(str, findings)) + "\n" if findings else "no findings\n") + written
+
+
+def _rules(arguments: argparse.Namespace) -> tuple[int, str]:
+    with _refusing():
+        import_tensorflow()
+        from lossviz.rules import RULES
+    if unknown := [name for name in arguments.names if name not in RULES]:
+        near = difflib.get_close_matches(unknown[0], RULES, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; python -m lossviz rules names them all"
+        raise Refused(f"no rule is called {unknown[0]}{hint}")
+    book = _book()
+    return 0, "\n\n".join(_words_of(RULES[name], book) for name in arguments.names or RULES) + "\n"
+
+
+def _words_of(rule: Any, book: str) -> str:
+    finding = Finding(rule.name, "", "", "", since=rule.since, until=rule.until)
+    where = f" ({finding.versions})" if finding.versions else ""
+    page, _, anchor = rule.page.partition("#")
+    address = f"{book}/{page}.html" if book else f"the page {page} of the book"
+    address += f"#{anchor}" if anchor and book else ""
+    way_out = rule.way_out[:1].upper() + rule.way_out[1:]
+    return f"{rule.name}: {rule.severity}{where}\n{rule.summary}\nWay out: {way_out}\nSee {address}"
+
+
+def _book() -> str:
+    """The address of the book, where the installed package has it; else empty."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for entry in importlib.metadata.metadata("lossviz").get_all("Project-URL") or []:
+            label, _, address = entry.partition(",")
+            if label.strip().lower() in ("book", "documentation"):
+                return address.strip().rstrip("/")
+    return ""
 
 
 def _script(words: Sequence[str]) -> int:

@@ -1,5 +1,6 @@
 """The command line, on files from anyone: what it prints, what it refuses, and in how many lines."""
 
+import email.message
 import importlib
 import json
 import os
@@ -18,6 +19,7 @@ from test_run import valid
 
 import lossviz
 from lossviz.__main__ import main
+from lossviz.rules import RULES
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = "<script>alert('x')</script>"
@@ -300,3 +302,30 @@ def test_as_a_process_nothing_else_is_printed(folder):
     assert done.stdout.startswith("loss ") and "from evaluate" in done.stdout
     bad = process("explain", "one.keras", "cut.npz")
     assert (bad.returncode, bad.stdout, bad.stderr.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_has_its_words_and_its_page(name):
+    rule = RULES[name]
+    assert rule.summary.endswith(".") and rule.way_out.endswith("."), "say `Way out: ...` in the rule's docstring"
+    assert "\n" not in rule.summary + rule.way_out
+    page, _, anchor = rule.page.partition("#")
+    (file,) = [file for kind in ("ipynb", "md") if (file := ROOT / "book" / f"{page}.{kind}").exists()]
+    assert f"({anchor})=" in file.read_text(encoding="utf-8") if anchor else page
+
+
+def test_rules_explains_each(run):
+    code, out, err = run("rules")
+    assert (code, err) == (0, "")
+    assert [entry.split(":")[0] for entry in out.rstrip("\n").split("\n\n")] == list(RULES)
+    code, out, _ = run("rules", "dice-batch", "weights-divisor")
+    assert out.splitlines()[0] == "dice-batch: warning" and "See the page ratios of the book" in out
+    assert "weights-divisor: error (Keras 3.7 and newer)" in out
+    assert run("rules", "dice-bath") == (2, "", "lossviz: no rule is called dice-bath; did you mean dice-batch?\n")
+
+
+def test_rules_give_the_address_of_the_book_where_it_is_known(run, monkeypatch):
+    about = email.message.EmailMessage()
+    about["Project-URL"] = "Documentation, https://example.org/book/"
+    monkeypatch.setattr("importlib.metadata.metadata", lambda name: about)
+    assert run("rules", "dice-batch")[1].endswith("\nSee https://example.org/book/ratios.html\n")

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "findings": {"records"},
     "comparison": {"records", "report"},
     "files": {"backend", "layers", "losses"},
-    "__main__": {"__init__", "ask", "files", "records", "report", "rules"},
+    "__main__": {"__init__", "ask", "backend", "files", "records", "report", "rules"},
 }
 RECORDS = {"report.records", "report.difference", "report.findings", "report.escape"}
 

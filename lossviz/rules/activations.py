@@ -25,7 +25,11 @@ _SQUASHING = {
 
 @rule("double-activation", "custom_loss")
 def double_activation(case: Case) -> Faults:
-    """Softmax or sigmoid is applied twice, or would be on another backend (`from_logits`)."""
+    """Softmax or sigmoid is applied twice, or would be on another backend (`from_logits`).
+
+    Way out: one activation: none in the last layer and `from_logits=True`, or the activation and
+    `from_logits=False`.
+    """
     seen = set()
     for where, outer, inner, tensor in _twice(case):
         if where in seen:
@@ -130,7 +134,11 @@ def _squashed_by_hand(case: Case, tensor: tf.Tensor, outer: str) -> list[tuple[s
 
 @rule("swapped-activation", "custom_loss")
 def swapped_activation(case: Case) -> Faults:
-    """A sigmoid before a categorical crossentropy, or a softmax before a binary one: Keras swaps it."""
+    """A sigmoid before a categorical crossentropy, or a softmax before a binary one: Keras swaps it.
+
+    Way out: softmax with the categorical crossentropies (one class per position), sigmoid with the binary one
+    (independent labels).
+    """
     for entry in case.crossentropies:
         binary = entry.kind == "binary"
         chain = evidence.squashes(entry.output)
@@ -157,7 +165,10 @@ def swapped_activation(case: Case) -> Faults:
 
 @rule("unnormalised", "one_number")
 def unnormalised(case: Case) -> Faults:
-    """A crossentropy of numbers that are no probabilities: rows that do not sum to 1, values outside 0 to 1."""
+    """A crossentropy of numbers that are no probabilities: rows that do not sum to 1, values outside 0 to 1.
+
+    Way out: `from_logits=True` for logits; else the activation that the loss expects, in the last layer.
+    """
     for entry in _probabilities(case):
         text = _missed(case, entry)
         if text is None:
@@ -213,7 +224,10 @@ def _missed(case: Case, entry: _keras.Crossentropy) -> str | None:
 
 @rule("unbounded-output", "one_number")
 def unbounded_output(case: Case) -> Faults:
-    """A crossentropy takes the output for probabilities, and nothing in the model keeps it between 0 and 1."""
+    """A crossentropy takes the output for probabilities, and nothing in the model keeps it between 0 and 1.
+
+    Way out: `from_logits=True`, or sigmoid (binary) or softmax (categorical) in the last layer.
+    """
     for entry in _probabilities(case):
         allowed = case.range_of(entry.output, data=True)
         where = evidence.owner(case, entry)

@@ -14,7 +14,10 @@ from lossviz.rules.words import n, percent
 
 @rule("dice-batch", "ratios", severity="warning")
 def dice_batch(case: Case) -> Faults:
-    """A quotient of sums over the whole batch, such as Keras's default Dice: small objects drown in large ones."""
+    """A quotient of sums over the whole batch, such as Keras's default Dice: small objects drown in large ones.
+
+    Way out: a Dice per sample: `axis` of all axes but the batch and, for several classes, the class.
+    """
     for out in case.outputs:
         if not evidence.is_ratio(out) or out.loss is None or out.tensor is None or (case.batch_size or 1) < 2:
             continue
@@ -39,7 +42,11 @@ def dice_batch(case: Case) -> Faults:
 
 @rule("dice-background", "ratios", severity="warning")
 def dice_background(case: Case) -> Faults:
-    """A Dice over several classes at once: the background hides that no object is found."""
+    """A Dice over several classes at once: the background hides that no object is found.
+
+    Way out: the quotient of each class, as `keras.losses.Dice(axis=...)` takes it over the positions alone; or no
+    background in targets and predictions.
+    """
     for out in case.outputs:
         if not evidence.is_ratio(out) or out.loss is None or out.tensor is None:
             continue
@@ -66,7 +73,11 @@ def dice_background(case: Case) -> Faults:
 
 @rule("imbalance", "one_number", severity="hint")
 def imbalance(case: Case) -> Faults:
-    """A rare class that is not found, or could be lost unseen: the mean hides it."""
+    """A rare class that is not found, or could be lost unseen: the mean hides it.
+
+    Way out: look at `report.by_label()` beside the mean; give the class more weight, or use a loss per class, such as
+    Dice with an axis.
+    """
     for out in case.outputs:
         parts = [part for part in (out.term.parts if out.term is not None else ()) if part.true_class is not None]
         if len(parts) != 1 or parts[0].exactness != "exact" or not set(parts[0].true_class_axes) <= set(parts[0].axes):

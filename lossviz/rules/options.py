@@ -24,7 +24,10 @@ _RANGES = {
 
 @rule("unused-option", "symptoms", severity="warning", since="3.0")
 def unused_option(case: Case) -> Faults:
-    """An option of a loss that is set and does nothing: alpha of the binary focal crossentropy without balancing."""
+    """An option of a loss that is set and does nothing: alpha of the binary focal crossentropy without balancing.
+
+    Way out: set the option that switches it on, or leave it out.
+    """
     for out in case.outputs:
         options = _keras.options_of(out.loss)
         alpha = options.get("alpha")
@@ -41,7 +44,10 @@ def unused_option(case: Case) -> Faults:
 
 @rule("option-range", "symptoms")
 def option_range(case: Case) -> Faults:
-    """An option outside the range of the formula."""
+    """An option outside the range of the formula.
+
+    Way out: a value in the range of the formula.
+    """
     for out in case.outputs:
         if out.is_custom:
             continue
@@ -63,7 +69,10 @@ def option_range(case: Case) -> Faults:
 
 @rule("tversky-swapped", "ratios", severity="warning", since="3.0")
 def tversky_swapped(case: Case) -> Faults:
-    """Keras's Tversky: alpha is the price of misses and beta that of false alarms, against its documentation."""
+    """Keras's Tversky: alpha is the price of misses and beta that of false alarms, against its documentation.
+
+    Way out: exchange alpha and beta.
+    """
     for out in case.outputs:
         options = _keras.options_of(out.loss)
         alpha, beta = options.get("alpha"), options.get("beta")
@@ -81,7 +90,10 @@ def tversky_swapped(case: Case) -> Faults:
 
 @rule("loss-weights-order", "many_outputs", since="3.0")
 def loss_weights_order(case: Case) -> Faults:
-    """Loss weights that reach another output than the one they were written for."""
+    """Loss weights that reach another output than the one they were written for.
+
+    Way out: `loss_weights` as a dictionary by the names of the outputs.
+    """
     if case.model is None or len(case.outputs) < 2:
         return
     losses, weights = _keras.declared_losses(case.model)
@@ -114,7 +126,10 @@ def _pairs(weights: dict[str, float]) -> str:
 
 @rule("ctc", "symptoms")
 def ctc(case: Case) -> Faults:
-    """Labels that Keras's CTC reads otherwise: padding that is not 0, more labels than steps."""
+    """Labels that Keras's CTC reads otherwise: padding that is not 0, more labels than steps.
+
+    Way out: pad the labels with 0 and let the classes begin at 1; keep at least as many steps as the labels need.
+    """
     for out in case.outputs:
         if loss_name(out) != "ctc" or out.tensor is None:
             continue
@@ -146,7 +161,10 @@ def _needed(row: np.ndarray) -> int:
 
 @rule("metric-named-loss", "progress_bar", severity="warning")
 def metric_named_loss(case: Case) -> Faults:
-    """A metric of one's own named "loss", which evaluate prints in place of the loss."""
+    """A metric of one's own named "loss", which evaluate prints in place of the loss.
+
+    Way out: another name for the metric, or a `test_step` that updates it.
+    """
     if case.model is None or type(case.model).test_step is not _keras.plain_test_step():
         return
     own = [metric for metric in _keras.other_metrics(case.model) if metric.name == "loss"]

@@ -20,7 +20,10 @@ _NEWS, _BAD = 0.01, 0.1
 
 @rule("out-of-reach", "one_number")
 def out_of_reach(case: Case) -> Faults:
-    """Targets that the last operations of the model can never give: the loss has a floor."""
+    """Targets that the last operations of the model can never give: the loss has a floor.
+
+    Way out: no activation in the last layer, as regression does, or targets scaled into its range.
+    """
     crossed = {entry.owner for entry in case.crossentropies}
     for owner, out in enumerate(case.outputs):
         if case.traced is None or case.model is None or owner in crossed or out.tensor is None or not out.reaches:
@@ -92,7 +95,11 @@ def _way_out(allowed: Range, targets: np.ndarray) -> str:
 
 @rule("cannot-change", "the_step")
 def cannot_change(case: Case) -> Faults:
-    """A loss that no step of the optimizer changes: the output is constant, or every gradient is exactly 0."""
+    """A loss that no step of the optimizer changes: the output is constant, or every gradient is exactly 0.
+
+    Way out: two units with softmax or one with sigmoid; predictions where the loss has a slope, and weights that
+    are not all dead.
+    """
     if case.traced is None or case.model is None or not case.traced.trainable:
         return
     crossed = {entry.owner for entry in case.crossentropies}

@@ -15,7 +15,11 @@ Faults = Iterator[tuple[str, str, str] | tuple[str, str, str, str]]
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule: `check` looks at the evidence and yields its faults. `severity` is one of `findings.SEVERITIES`."""
+    """A rule: `check` looks at the evidence and yields its faults. `severity` is one of `findings.SEVERITIES`.
+
+    `summary` says what it sees and `way_out` what to do, in general; a finding says both with its numbers. `page` is
+    the page of the book that explains it, with an anchor where that says more.
+    """
 
     name: str
     summary: str
@@ -24,6 +28,7 @@ class Rule:
     severity: str = "error"
     since: str = ""
     until: str = ""
+    way_out: str = ""
 
     def findings(self, case: Any) -> Iterator[Finding]:
         return self.findings_of(self.check(case))
@@ -40,11 +45,13 @@ class Rule:
 def rule(
     name: str, page: str, *, severity: str = "error", since: str = "", until: str = ""
 ) -> Callable[[Callable], Rule]:
-    """Make a rule of the decorated function; the first line of its docstring says what the rule is about."""
+    """Make a rule of the decorated function. Its docstring says what the rule is about, and after "Way out:" what to do
+    about it."""
     if severity not in SEVERITIES:
         raise ValueError(f"severity must be one of {SEVERITIES}, got {severity!r}.")
 
     def made(check: Callable) -> Rule:
-        return Rule(name, check.__doc__.splitlines()[0], page, check, severity, since, until)
+        summary, _, way_out = (" ".join(text.split()) for text in check.__doc__.partition("Way out:"))
+        return Rule(name, summary, page, check, severity, since, until, way_out)
 
     return made

@@ -23,7 +23,10 @@ _PAIRS = {
 
 @rule("scalar-loss", "scalar_or_tensor", severity="warning")
 def scalar_loss(case: Case) -> Faults:
-    """A loss returns one number for the batch: weights and masks cannot reach single samples."""
+    """A loss returns one number for the batch: weights and masks cannot reach single samples.
+
+    Way out: return one value per sample, and leave the mean to Keras.
+    """
     for out in case.outputs:
         if out.values is None or case.shape(out.values) != () or (case.batch_size or 1) < 2:
             continue
@@ -61,7 +64,10 @@ def scalar_loss(case: Case) -> Faults:
 
 @rule("broadcast", "custom_loss", since="3.0")
 def broadcast(case: Case) -> Faults:
-    """Targets of shape (N,) against predictions of shape (N, 1): every target meets every prediction."""
+    """Targets of shape (N,) against predictions of shape (N, 1): every target meets every prediction.
+
+    Way out: the same shape for both: `y.reshape(-1, 1)`, or `keras.ops.squeeze(y_pred, -1)` inside the loss.
+    """
     crossed = case.once("broadcast", lambda: [operation for operation in case.operations() if _crosses(operation)])
     if not crossed:
         return
@@ -133,7 +139,10 @@ def _squeezed(case: Case, out: Output | None) -> tuple[float, float] | None:
 
 @rule("vector-add-loss", "beyond_outputs", severity="warning", since="3.0")
 def vector_add_loss(case: Case) -> Faults:
-    """`add_loss` of an array is summed, so the loss grows with the batch."""
+    """`add_loss` of an array is summed, so the loss grows with the batch.
+
+    Way out: give `add_loss` one number, such as a mean.
+    """
     for entry in case.added:
         tensor = entry.value
         shape = case.shape(tensor)
@@ -151,7 +160,10 @@ def vector_add_loss(case: Case) -> Faults:
 
 @rule("reduction-none", "scalar_or_tensor")
 def reduction_none(case: Case) -> Faults:
-    """Without a reduction Keras prints the mean and trains on the sum."""
+    """Without a reduction Keras prints the mean and trains on the sum.
+
+    Way out: compile with `reduction="sum_over_batch_size"`, the default.
+    """
     if case.model is None:
         return
     for out in case.outputs:
@@ -172,7 +184,10 @@ def reduction_none(case: Case) -> Faults:
 
 @rule("strategy-scalar", "scalar_or_tensor", since="3.8")
 def strategy_scalar(case: Case) -> Faults:
-    """Under a distribution strategy a loss that returns one number counts once per replica."""
+    """Under a distribution strategy a loss that returns one number counts once per replica.
+
+    Way out: return one value per sample, so that Keras divides by the replicas.
+    """
     if case.model is None or case.model.distribute_strategy.num_replicas_in_sync < 2:
         return
     replicas = case.model.distribute_strategy.num_replicas_in_sync

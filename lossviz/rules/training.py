@@ -22,7 +22,10 @@ _BATCHES = 64
 
 @rule("several-losses", "many_outputs", since="3.0")
 def several_losses(case: Case) -> Faults:
-    """Several losses on one output: only the first counts."""
+    """Several losses on one output: only the first counts.
+
+    Way out: one function that adds them.
+    """
     for out in case.outputs:
         first = next((o for o in case.outputs if o.reaches and o.y_pred is out.y_pred), None)
         if out.reaches or first is None:
@@ -38,7 +41,10 @@ def several_losses(case: Case) -> Faults:
 
 @rule("frozen-regulariser", "beyond_outputs", severity="hint", since="3.0")
 def frozen_regulariser(case: Case) -> Faults:
-    """The regulariser of a frozen layer is not part of the loss."""
+    """The regulariser of a frozen layer is not part of the loss.
+
+    Way out: nothing within one model; compare the data losses of two.
+    """
     if case.model is None:
         return
     counted = {id(variable) for variable in case.model.trainable_weights}
@@ -59,7 +65,10 @@ def frozen_regulariser(case: Case) -> Faults:
 
 @rule("short-last-batch", "many_outputs", severity="hint", since="3.5")
 def short_last_batch(case: Case) -> Faults:
-    """With several outputs, Keras prints plain means of batch losses, also where the last batch is short."""
+    """With several outputs, Keras prints plain means of batch losses, also where the last batch is short.
+
+    Way out: a batch size that divides the number of samples, or the loss as a metric of the output.
+    """
     count, size = case.batch_size or 0, case.batches_of
     if not size or case.model is None or case.model.run_eagerly or len(case.outputs) < 2 or count <= size:
         return
@@ -75,7 +84,10 @@ def short_last_batch(case: Case) -> Faults:
 
 @rule("nonfinite-batch", "progress_bar")
 def nonfinite_batch(case: Case) -> Faults:
-    """A loss that is finite on all samples together and not on a batch that fit and evaluate make of them."""
+    """A loss that is finite on all samples together and not on a batch that fit and evaluate make of them.
+
+    Way out: keep what the loss divides by away from 0, or choose a batch size that leaves no short batch.
+    """
     starts = _starts(case)
     if len(starts) < 2 or len(starts) > _BATCHES:
         return
@@ -99,7 +111,10 @@ def nonfinite_batch(case: Case) -> Faults:
 
 @rule("accumulation", "masks")
 def accumulation(case: Case) -> Faults:
-    """Accumulated gradients are a plain mean over batches, which may not be the gradient of one large batch."""
+    """Accumulated gradients are a plain mean over batches, which may not be the gradient of one large batch.
+
+    Way out: batches that count alike, or `reduction="sum"` with weights divided by what all of them hold.
+    """
     steps = getattr(getattr(case.model, "optimizer", None), "gradient_accumulation_steps", None)
     starts = _starts(case)[: steps or 0]
     if not steps or len(starts) < 2:

@@ -17,7 +17,11 @@ from lossviz.rules.words import n
 
 @rule("labels-range", "debugging")
 def labels_range(case: Case) -> Faults:
-    """Labels that the predictions have no place for."""
+    """Labels that the predictions have no place for.
+
+    Way out: count the classes from 0, use `ignore_class` for a mark, give the last layer enough classes, or bring
+    targets to 0 and 1.
+    """
     for entry in case.crossentropies:
         where = evidence.owner(case, entry)
         out = case.output(where)
@@ -82,7 +86,10 @@ def _divisions(case: Case, out: Output) -> list[tf.Operation]:
 
 @rule("mape-zeros", "landmarks", severity="warning")
 def mape_zeros(case: Case) -> Faults:
-    """A loss divides by true values that are 0, as the mean absolute percentage error does."""
+    """A loss divides by true values that are 0, as the mean absolute percentage error does.
+
+    Way out: weight 0 at those positions, the mean absolute error, or a scale of your own.
+    """
     for out in case.outputs:
         if out.tensor is None or case.traced is None:
             continue
@@ -128,7 +135,10 @@ def _counts(case: Case, out: Output, shape: tuple[int, ...]) -> np.ndarray:
 
 @rule("fp16-overflow", "gpu")
 def fp16_overflow(case: Case) -> Faults:
-    """A number grew beyond 65504, the largest that half precision holds."""
+    """A number grew beyond 65504, the largest that half precision holds.
+
+    Way out: `dtype="float32"` for the last layer and the loss.
+    """
     if case.report is None or math.isfinite(case.report.reported):
         return
     narrow = [o for o in case.operations() if any(out.dtype == tf.float16 for out in o.outputs)]
@@ -167,7 +177,10 @@ def fp16_overflow(case: Case) -> Faults:
 
 @rule("float32-targets", "progress_bar")
 def float32_targets(case: Case) -> Faults:
-    """Targets that differ by less than float32 can tell apart, such as times in seconds."""
+    """Targets that differ by less than float32 can tell apart, such as times in seconds.
+
+    Way out: take the mean away from the targets, and divide them by their spread, in float64.
+    """
     leaves = [leaf for leaf in keras.tree.flatten(case.given) if leaf is not None]
     for number, leaf in enumerate(leaves):
         y = np.asarray(leaf) if isinstance(leaf, (np.ndarray, list)) else None
@@ -207,7 +220,10 @@ _REGRESSION = {
 
 @rule("class-labels", "symptoms", severity="hint")
 def class_labels(case: Case) -> Faults:
-    """Whole numbers that look like class labels under a loss for numbers."""
+    """Whole numbers that look like class labels under a loss for numbers.
+
+    Way out: a crossentropy for classes; nothing for counts or amounts.
+    """
     for out in case.outputs:
         if loss_name(out) not in _REGRESSION or out.tensor is None:
             continue
@@ -234,7 +250,10 @@ def class_labels(case: Case) -> Faults:
 
 @rule("kl-targets", "symptoms", severity="warning")
 def kl_targets(case: Case) -> Faults:
-    """Targets of a Kullback-Leibler divergence that are no distributions."""
+    """Targets of a Kullback-Leibler divergence that are no distributions.
+
+    Way out: divide each row of the targets by its sum.
+    """
     for out in case.outputs:
         if loss_name(out) != "kl_divergence" or out.tensor is None:
             continue

@@ -16,7 +16,10 @@ from lossviz.rules.words import close, counted, first, n
 
 @rule("weights-axis", "weights", since="3.0")
 def weights_axis(case: Case) -> Faults:
-    """Weights or a mask meet the wrong axis of the element losses, because two axes have the same size."""
+    """Weights or a mask meet the wrong axis of the element losses, because two axes have the same size.
+
+    Way out: weights of shape (batch, 1, ...), or a loss that keeps the axis that the mask is about.
+    """
     for out in case.outputs:
         if out.values is None or (out.weight is None and out.mask is None):
             continue
@@ -82,7 +85,10 @@ def _masked_elements(out: Output, mask: np.ndarray) -> float | None:
 
 @rule("weights-divisor", "weights", since="3.7")
 def weights_divisor(case: Case) -> Faults:
-    """`mean_with_sample_weight` divides by the weights as they were before they were broadcast."""
+    """`mean_with_sample_weight` divides by the weights as they were before they were broadcast.
+
+    Way out: weights of the full shape of the element losses.
+    """
     for out in case.outputs:
         if out.values is None or out.reduction != "mean_with_sample_weight" or out.weight is None:
             continue
@@ -106,7 +112,11 @@ def weights_divisor(case: Case) -> Faults:
 
 @rule("zero-weight-nan", "weights")
 def zero_weight_nan(case: Case) -> Faults:
-    """A weight of 0 or a mask does not remove a NaN: 0 times NaN is NaN."""
+    """A weight of 0 or a mask does not remove a NaN: 0 times NaN is NaN.
+
+    Way out: replace the values that do not count before the loss sees them: `np.nan_to_num(y)`, or `keras.ops.where`
+    inside the loss.
+    """
     for out in case.outputs:
         if out.values is None or (out.weight is None and out.mask is None) or math.isfinite(case.number(out)):
             continue
@@ -152,7 +162,10 @@ def _reduced(values: np.ndarray, weight: np.ndarray | None, mask: np.ndarray | N
 
 @rule("class-weight", "weights", since="3.0")
 def class_weight(case: Case) -> Faults:
-    """`class_weight` is refused, misread, or silently 1 for a class that it does not name."""
+    """`class_weight` is refused, misread, or silently 1 for a class that it does not name.
+
+    Way out: name every class; for several outputs or positions, `sample_weight` in place of `class_weight`.
+    """
     weights = case.class_weight
     if weights is None:
         return
