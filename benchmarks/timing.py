@@ -51,6 +51,14 @@ def side_by_side(
     the other way round, so that a machine that grows slower meanwhile slows both. What a function returns is waited
     for. Functions that need well below a millisecond are timed `calls` calls at a time.
     """
+    milliseconds = alternately(run, run_against, pairs=pairs, warm_up=warm_up, calls=calls)
+    return compare(what, against, *milliseconds, unit="ms", target=target, note=note)
+
+
+def alternately(
+    run: Callable[[], Any], run_against: Callable[[], Any], *, pairs: int = 30, warm_up: int = 3, calls: int = 1
+) -> np.ndarray:
+    """Milliseconds, shape (2, pairs), of two functions that take turns as `side_by_side` says."""
     for _ in range(warm_up):
         wait(run())
         wait(run_against())
@@ -58,7 +66,7 @@ def side_by_side(
     for pair in range(pairs):
         for side in (0, 1) if pair % 2 == 0 else (1, 0):
             milliseconds[side, pair] = 1000 * stopwatch((run, run_against)[side], calls)
-    return compare(what, against, *milliseconds, unit="ms", target=target, note=note)
+    return milliseconds
 
 
 def compare(

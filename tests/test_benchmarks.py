@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
+from benchmarks import explain
 from benchmarks.timing import compare, side_by_side
 
 ROOT = Path(__file__).parent.parent
@@ -104,6 +106,17 @@ def test_a_record_says_whether_the_target_is_met_and_by_how_much_not():
     assert bandwidth["met"] is False and bandwidth["missed_by"] == pytest.approx(0.2)
     with pytest.raises(ValueError, match="needs pairs"):
         compare("a", "b", [1, 2], [1], unit="ms")
+
+
+def test_a_small_batch_of_a_large_graph_is_measured_by_the_difference():
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("explain needs TensorFlow")
+    records = explain._large_graphs(tiny=True)
+    assert [record["against"] for record in records] == ["10 ms"] * 3
+    for record in records:
+        assert record.keys() == FIELDS and record["against_median"] == 10 and record["pairs"] == 2
+        assert record["met"] == (record["ratio"] <= 1)
+    assert explain._spare_layer(tiny=True)["target"] == 1.1
 
 
 def test_both_sides_take_turns_after_their_warm_up():
