@@ -11,6 +11,7 @@ from lossviz.backend.serial import lock
 import_tensorflow()
 
 import keras  # noqa: E402
+import numpy as np  # noqa: E402
 
 if keras.backend.backend() == "tensorflow":  # elsewhere LossParts() says that it needs it
     import tensorflow as tf
@@ -18,6 +19,7 @@ if keras.backend.backend() == "tensorflow":  # elsewhere LossParts() says that i
     from lossviz.backend import keras_private as _keras
     from lossviz.backend.recorded import Recorded
     from lossviz.engine import naming
+    from lossviz.engine.axes import default_axes
 
 DATA, REGULARIZATION, ADDED = "data_loss", "regularization", "add_loss"
 
@@ -365,15 +367,49 @@ def _classes(entry: Recorded, share: Callable, place: str, options: LossParts) -
     if entry.elements is not None:
         axis = _keras.class_axis(entry.loss, entry.y_pred.shape)
         found = _true_classes(entry.y_true, entry.y_pred, entry.elements, axis)
-    if found is None:
+    if found is None or not _in_place(entry, axis):
         options._warn(
             f"per_class: the loss of output {entry.name!r} has no shares by class. Its targets are not classes, or "
-            "the loss gives no number per position (sample, step or pixel)."
+            "the loss gives no number per position (sample, step or pixel) that depends on the prediction there alone."
         )
         return {}
     shares = tf.cast(tf.reshape(share(entry.elements), [-1]), tf.float64)  # many small numbers, one after the other
     sums = tf.math.unsorted_segment_sum(shares, tf.reshape(found, [-1]), len(names) + 1)
     return dict(zip((f"{place}/{name}" for name in (*names, "no_class")), tf.unstack(tf.cast(sums, tf.float32))))
+
+
+def _in_place(entry: Recorded, axis: int | None) -> bool:
+    """Is each element loss that of the position where it stands? A loss may roll, shift or mix them.
+
+    Proven on arbitrary numbers, of which `explain_loss` finds by derivatives which positions the elements belong to.
+    """
+    from lossviz.ask.explain import explain_loss
+
+    shape = [size or 3 for size in entry.y_pred.shape]
+    target = [size or 3 for size in entry.y_true.shape]
+    rng = np.random.default_rng(0)
+    place = len(shape) - 1 if axis in (None, 0) else axis
+    count = shape[place]
+    drawn = rng.integers(0, max(count, 2), [size for k, size in enumerate(shape) if k != place])
+    if len(target) == len(shape) and target[place] == count > 1:
+        y_true = np.moveaxis(np.eye(count)[drawn], -1, place)
+    else:
+        y_true = drawn.reshape(target)
+    y_true = y_true.astype(entry.y_true.dtype.as_numpy_dtype)
+    y_pred = rng.uniform(0.1, 0.9, shape).astype(entry.y_pred.dtype.as_numpy_dtype)
+    with tf.init_scope(), _keras.unnoticed():
+        try:
+            term = explain_loss(entry.loss, y_true, y_pred).terms[0]
+            elements = np.asarray(entry.loss.call(tf.constant(y_true), tf.constant(y_pred)), np.float64)
+        except Exception:  # a loss that refuses arbitrary numbers: nothing is proven
+            return False
+    names = default_axes(len(shape), place)
+    kept = [name for k, name in enumerate(names) if k != place and shape[k] > 1]
+    if len(term.parts) != 1 or term.exactness != "exact" or not set(kept) <= set(term.axes) or not elements.any():
+        return False
+    shares = term.parts[0].sum_to(kept)
+    found, there = shares / shares.sum(), elements.reshape(shares.shape) / elements.sum()
+    return bool(np.allclose(found, there, rtol=1e-3, atol=1e-6))
 
 
 def _true_classes(y_true: tf.Tensor, y_pred: tf.Tensor, elements: tf.Tensor, axis: int | None) -> tf.Tensor | None:

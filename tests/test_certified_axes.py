@@ -2,6 +2,7 @@
 
 import collections
 import threading
+import warnings
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import random_losses
 import tensorflow as tf
 from keras import layers, ops
+from models import compiled, dense, inputs
 
 import lossviz
 from lossviz.engine import certify
@@ -368,3 +370,27 @@ def test_a_test_on_batch_of_its_own_that_does_not_take_what_evaluate_takes():
     model.compile("sgd", "mse", jit_compile=False)
     report = lossviz.explain(model, P, {"boxes": Y, "labels": np.ones(4, "int32")}).check()
     assert report.total == pytest.approx(SQUARED.mean(), rel=1e-5)
+
+
+# -- LossParts stands on the same proof ------------------------------------------------------------------------------
+
+
+class Rolled(keras.losses.Loss):
+    """The error of each sample, one place further on: it is booked to another sample's class, if nobody looks."""
+
+    def call(self, y_true, y_pred):
+        return ops.roll(ops.mean(ops.square(y_true - y_pred), axis=-1), 1, axis=0)
+
+
+@pytest.mark.parametrize("loss, split", [(Rolled(), False), (keras.losses.MeanSquaredError(), True)])
+def test_parts_by_class_are_those_of_losses_that_stand_where_their_sample_stands(loss, split):
+    model = compiled(dense(activation="softmax"), loss)
+    y = np.eye(3, dtype="float32")[[0, 1, 2, 0, 1, 1]]
+    parts = lossviz.LossParts(per_class=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logs = model.fit(inputs(6, 4), y, batch_size=6, epochs=1, verbose=0, callbacks=[parts]).history
+    by_class = [name for name in logs if name.startswith("data_loss/class")]
+    assert bool(by_class) == split
+    if split:
+        assert sum(logs[name][0] for name in by_class) == pytest.approx(logs["loss"][0], rel=1e-5)

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "rules": {"backend", "engine", "records", "report", "regimes"},
     "ask": {"backend", "engine", "records", "report", "rules"},
     "nonfinite": {"backend", "engine", "records", "report", "ask"},
-    "callbacks": {"backend", "engine"},
+    "callbacks": {"backend", "engine", "ask"},
     "_inputs": set(),
     "losses": {"_inputs"},
     "layers": {"_inputs"},
