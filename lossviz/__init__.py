@@ -19,6 +19,7 @@ plots            Figures of a report: the cascade of shapes, heat maps per axis,
 regimes          The four ways in which Keras versions made one number of the same tensors, in plain NumPy.
 losses           Losses that people ask for, as keras.losses.Loss: landmarks, segmentation, Dice and Tversky.
 layers           Layers that add a loss: of any tensors of the model, or towards the center of a class.
+testing          assert_sound, for your own tests: fail where lint finds something.
 examples         The data and the small models of the book; no download.
 exercises        Whether an answer to an exercise of the book is right.
 
@@ -29,7 +30,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lossviz import examples, exercises, layers, losses, plots, regimes
+    from lossviz import examples, exercises, layers, losses, plots, regimes, testing
     from lossviz.ask.explain import explain, explain_loss
     from lossviz.ask.guard import GuardError, guard
     from lossviz.ask.lint import lint
@@ -65,6 +66,7 @@ __all__ = [
     "losses",
     "plots",
     "regimes",
+    "testing",
 ]
 
 _HOME = {

@@ -42,7 +42,7 @@ def test_no_module_has_the_name_of_a_public_function():
     """Else the import of `lossviz.explain` would put a module where the function `lossviz.explain` is."""
     modules = {path.stem for path in Path(ROOT, "lossviz").glob("*.py")}
     assert {name for name in lossviz.__all__ if name in modules} == {
-        *("examples", "exercises", "layers", "losses", "plots", "regimes"),
+        *("examples", "exercises", "layers", "losses", "plots", "regimes", "testing"),
     }
 
 

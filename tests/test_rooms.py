@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "ask": {"backend", "engine", "records", "report", "rules"},
     "nonfinite": {"backend", "engine", "records", "report", "ask"},
     "callbacks": {"backend", "engine", "ask"},
+    "testing": {"ask", "records", "rules"},
     "_inputs": set(),
     "losses": {"_inputs"},
     "layers": {"_inputs"},
