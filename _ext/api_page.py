@@ -211,6 +211,7 @@ class Writer:
         self.lines: list[str] = []
         self.bare: list[str] = []
         home = homes()
+        self.overview()
         for name in order(public_names()):
             if name in home:
                 tree = parse(home[name])
@@ -218,6 +219,16 @@ class Writer:
                 self.entry("lossviz", definitions(tree)[name], tree)
             else:
                 self.module(name)
+
+    def overview(self) -> None:
+        """A table of the names, each with its line in the docstring of the package."""
+        said = dict(re.findall(r"^(\w+)  +(\S.*)", ast.get_docstring(parse("__init__")) or "", re.MULTILINE))
+        modules = set(public_names()) - set(homes())
+        self.lines += ["| name | what it is |", "|---|---|"]
+        for name in order(public_names()):
+            anchor = f"lossviz-{name}" if name in modules else name.lower().replace("_", "-")
+            self.lines.append(f'| <a href="#{anchor}"><code>{name}</code></a> | {said.get(name, "")} |')
+        self.lines.append("")
 
     def module(self, name: str) -> None:
         tree = parse(name)

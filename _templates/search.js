@@ -52,7 +52,14 @@
     });
     const ranked = [...sections.values()].sort((a, b) => b.score - a.score).slice(0, WEIGH);
     const seen = await Promise.all(ranked.map(async (one) => ({ ...one, data: await one.result.data() })));
-    return grouped(seen, rare);
+    return grouped(seen.filter(({ data }) => has(data, parts)), rare);
+  }
+
+  // Where no page has a word, Pagefind takes shorter and shorter beginnings of it: four letters must be there.
+  function has({ excerpt, meta }, parts) {
+    const marked = (excerpt.match(/<mark>.*?<\/mark>/g) || []).map((one) => one.slice(6, -7));
+    const text = [...marked, meta.title, meta.heading].join(" ").toLowerCase();
+    return parts.some((part) => text.includes(part.slice(0, 4)));
   }
 
   // How much of a query stands in a title, from 0 to 1; words match by how they begin.

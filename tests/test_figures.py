@@ -1,16 +1,20 @@
 """Drawings: what is stored beside a PNG, and what the book's pages make of it."""
 
+import base64
 import importlib.util
 import io
 import json
 import re
 from pathlib import Path
 
+import browser
 import drawings
 import matplotlib
 import notebook_rules
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from lossviz import plots
 from lossviz.report import formatting
@@ -79,3 +83,73 @@ def test_stored_drawings_are_tidy_and_have_letters_that_phones_can_show(path):
         for output in cell["outputs"]:
             if svg := notebook_rules.text(output.get("data", {}).get("image/svg+xml", "")):
                 assert drawings.tidy(svg) == svg
+
+
+def stored_drawings() -> list[tuple[str, str, bytes]]:
+    """The place of each drawing in the notebooks, its SVG, and the PNG that is stored beside it."""
+    found = []
+    for path in NOTEBOOKS:
+        for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+            for data in (output.get("data", {}) for output in cell.get("outputs", [])):
+                if {"image/svg+xml", "image/png"} <= set(data):
+                    png = base64.b64decode("".join(data["image/png"]))
+                    found.append((f"{path.stem} {number}", "".join(data["image/svg+xml"]), png))
+    return found
+
+
+def coarse(png: bytes) -> np.ndarray:
+    """A picture as the means of squares of 8 pixels, from 0 to 1: how thick its letters are makes no difference."""
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), float) / 255
+    rows, cols = (size // 8 for size in pixels.shape[:2])
+    return pixels[: 8 * rows, : 8 * cols].reshape(rows, 8, cols, 8, 3).mean((1, 3))
+
+
+def nearest(one: np.ndarray, other: np.ndarray, reach: int = 3) -> np.ndarray:
+    """How far each square of a picture is from the most alike of those nearby in the other."""
+    wide = np.pad(other, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+    rows, cols = one.shape[:2]
+    moved = (wide[i : i + rows, j : j + cols] for i in range(2 * reach + 1) for j in range(2 * reach + 1))
+    return np.min([np.abs(one - there).max(-1) for there in moved], 0)
+
+
+def differs(one: np.ndarray, other: np.ndarray) -> bool:
+    """Are they two pictures? Of the two drawings of a figure, one is laid out a few pixels away from the other."""
+    if max(abs(a - b) for a, b in zip(one.shape, other.shape)) > 1:
+        return True
+    rows, cols = (min(sizes) for sizes in zip(one.shape[:2], other.shape[:2]))
+    one, other = one[:rows, :cols], other[:rows, :cols]
+    return bool(max((nearest(*pair) > 0.15).mean() for pair in ((one, other), (other, one))) > 0.02)
+
+
+@pytest.fixture(scope="module")
+def seen_drawings():
+    """Each drawing as a browser shows it in a light page, beside its PNG: place -> two pictures."""
+    pairs = {}
+    with (
+        browser.launch() as chromium,
+        browser.visit(chromium, width=1400, height=1400, reduced_motion="reduce") as seen,
+    ):
+        for place, svg, png in stored_drawings():
+            width, height = Image.open(io.BytesIO(png)).size
+            inlined = figures.inline(svg, "a drawing", 1, set())
+            style = f"svg.figure {{ width: {width}px !important; height: {height}px !important; display: block }}"
+            rules = f"<style>{CSS} body {{ margin: 0 }} {style} :root {{ --figure-font: 'DejaVu Sans' }}</style>"
+            seen.page.set_content(f"<!doctype html>{rules}{inlined}")
+            pairs[place] = coarse(seen.page.locator("svg.figure").screenshot()), coarse(png)
+    return pairs
+
+
+def test_each_drawing_shows_what_its_png_shows(seen_drawings):
+    assert len(seen_drawings) > 30
+    assert [place for place, pair in seen_drawings.items() if differs(*pair)] == []
+
+
+def test_a_drawing_turned_round_or_without_a_bar_would_be_seen(seen_drawings):
+    turned = [place for place, (drawn, png) in seen_drawings.items() if not differs(drawn[:, ::-1], png)]
+    assert len(turned) <= 3, turned  # a few have little more than thin lines
+    drawn, png = seen_drawings["one_number 2"]
+    for rows, cols in ((slice(-7, -2), slice(15, 40)), (slice(8, -2), slice(50, 65))):  # the last bar; the numbers
+        gone = drawn.copy()
+        gone[rows, cols] = gone[0, 0]
+        assert differs(gone, png)
+    assert differs(drawn[..., ::-1] * [1, 1, 0.5], png)

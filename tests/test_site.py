@@ -232,6 +232,14 @@ def test_search_shows_the_section_and_the_words(chromium, address):
         assert not seen.problems
 
 
+def test_search_for_a_word_that_is_nowhere_finds_nothing(chromium, address):
+    with browser.visit(chromium, f"{address}/search.html") as seen:
+        for nonsense in ("qwzxvbn", "zzyzx blorptang", "xqj_kvw"):
+            assert answers(seen.page, nonsense) == []
+            assert "nothing" in seen.page.inner_text("#search-state").lower()
+        assert not seen.problems
+
+
 def test_search_from_a_file_says_what_it_needs(chromium):
     with browser.visit(chromium, (SITE / "search.html").resolve().as_uri()) as seen:
         assert seen.page.is_visible("#search-from-file")
