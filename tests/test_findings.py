@@ -171,12 +171,28 @@ NARROW = keras.losses.MeanSquaredError(dtype="float16")
 MIXED_SOFTMAX = keras.losses.SparseCategoricalCrossentropy
 
 
-def dense(units=1, activation=None, loss="mse", kernel="ones", bias=0.0):
+def recurrent():
+    x = keras.Input((3, 1))
+    zero = keras.initializers.Zeros()
+    return compiled(keras.Model(x, layers.LSTM(1, kernel_initializer=zero, name="o")(x)), "mse")
+
+
+def overlap(y, p):
+    """The coefficient of Dice, which is 1 for the right answer."""
+    return 2 * ops.sum(y * p) / (ops.sum(y) + ops.sum(p))
+
+
+def alike(y, d):
+    """A contrastive loss of distances, where 1 says that the two are alike."""
+    return ops.mean(y * ops.square(d) + (1 - y) * ops.square(ops.maximum(1 - d, 0)), -1)
+
+
+def dense(units=1, activation=None, loss="mse", kernel="ones", bias=0.0, weight=None):
     """One trained layer, output "o"."""
     x = keras.Input((1,))
     bias = keras.initializers.Constant(bias)
     layer = layers.Dense(units, activation, kernel_initializer=kernel, bias_initializer=bias, name="o")
-    return compiled(keras.Model(x, layer(x)), loss)
+    return compiled(keras.Model(x, layer(x)), loss, loss_weights=weight)
 
 
 def last(function, loss, units=2):
@@ -577,6 +593,101 @@ FIRES = {
         "dice-background", "o", lambda: identity(8, 8, 3, loss=keras.losses.Dice(axis=(1, 2, 3))),
         (NOTHING, OBJECTS3), lambda: [1 - 2 * 59 / 128, 1 - 2 * 59 / 123, 1],
     ),
+    "an LSTM and targets of 20 to 50": (
+        "out-of-reach", "o", recurrent, (np.ones((2, 3, 1)), A([[20.0], [50]])),
+        lambda: [20, 50, 2, np.mean(A([19.0, 49]) ** 2), 0],
+    ),
+    "a swish and targets below its lowest": (
+        "out-of-reach", "o", lambda: dense(activation="silu"), (0 * COLUMN, A([[-3.0], [2]])),
+        lambda: [np.mean(A([3.0, 2]) ** 2), (3 - 0.2784645428) ** 2 / 2],
+    ),
+    "a root of a mean, which is one number": (
+        "out-of-reach", "o",
+        lambda: dense(activation="sigmoid", loss=lambda y, p: ops.sqrt(ops.mean(ops.square(y - p)))),
+        (0 * COLUMN, A([[20.0], [50]])), lambda: [np.sqrt(np.mean(A([19.5, 49.5]) ** 2)),
+                                                  np.sqrt(np.mean(A([19.0, 49]) ** 2))],
+    ),
+    "counts and a sigmoid": (
+        "out-of-reach", "o", lambda: dense(activation="sigmoid", loss="poisson"), (0 * COLUMN, A([[2.0], [3]])),
+        lambda: [np.mean(0.5 - A([2, 3]) * np.log(0.5)), 1, np.mean(A([2, 3]) - A([2, 3]) * np.log(A([2, 3])))],
+    ),
+    "vectors of length 1 and targets of 5": (
+        "out-of-reach", "o", lambda: last(layers.UnitNormalization(), "mse"), (COLUMN, A([[5.0, 2], [7, 3]])),
+        lambda: [np.mean((A([5.0, 2, 7, 3]) - 1) ** 2)],
+    ),
+    "a decision before the loss": (
+        "cannot-change", "o", lambda: last(lambda h: ops.round(ops.sigmoid(h)), "mse", 1), (COLUMN, A([[0.0], [1]])),
+        lambda: [0.5],
+    ),
+    "an accuracy as loss": (
+        "cannot-change", "o",
+        lambda: dense(activation="sigmoid", loss=lambda y, p: 1 - ops.cast(ops.equal(y, ops.cast(p > 0.5, "float32")),
+                                                                          "float32")),
+        (COLUMN, A([[0.0], [1]])), lambda: [0.5],
+    ),
+    "a loss that never looks at the predictions": (
+        "cannot-change", "o", lambda: dense(loss=lambda y, p: ops.square(y)), (COLUMN, COLUMN), lambda: [2.5],
+    ),
+    "tanh taken for a probability": (
+        "unbounded-output", "o", lambda: dense(activation="tanh", loss="binary_crossentropy", kernel="zeros", bias=1.0),
+        (COLUMN, A([0, 1])), lambda: [-1, 1, np.tanh(1.0)],
+    ),
+    "a sigmoid by hand, of a sigmoid": (
+        "double-activation", "o",
+        lambda: identity(1, activation="sigmoid", loss=lambda y, p: ops.mean(
+            -(y * ops.log(1 / (1 + ops.exp(-p))) + (1 - y) * ops.log(1 - 1 / (1 + ops.exp(-p)))), -1)),
+        (COLUMN, A([0, 1])),
+        lambda: [binary_crossentropy(A([0, 1]), sigmoid(sigmoid(COLUMN[:, 0]))),
+                 binary_crossentropy(A([0, 1]), sigmoid(COLUMN[:, 0]))],
+    ),
+    "a softmax by its logarithm, of a softmax": (
+        "double-activation", "o",
+        lambda: identity(2, activation="softmax", loss=lambda y, p: ops.logsumexp(p, -1) - ops.sum(y * p, -1)),
+        (Z, ROWS), lambda: [crossentropy(LABELS, softmax(softmax(Z))), crossentropy(LABELS, softmax(Z))],
+    ),
+    "a mean of sigmoids as logits": (
+        "double-activation", "o",
+        lambda: last(lambda h: ops.clip(ops.sigmoid(h), 0.01, 0.99), keras.losses.BinaryCrossentropy(from_logits=True),
+                     1),
+        (COLUMN, A([0, 1])),
+        lambda: [binary_crossentropy(A([0, 1]), sigmoid(sigmoid(COLUMN[:, 0])))],
+    ),
+    "a softmax over another axis than the classes": (
+        "unnormalised", "o",
+        lambda: identity(2, 2, activation="softmax", loss=keras.losses.CategoricalCrossentropy(axis=1)),
+        (np.stack([Z[:2], Z[:2]]), np.stack([ROWS[1:], ROWS[1:]])), lambda: [softmax(Z[:2]).sum(0).min()],
+    ),
+    "a sign that was left out": (
+        "wrong-direction", "o",
+        lambda: dense(activation="sigmoid",
+                      loss=lambda y, p: ops.mean(y * ops.log(p + 1e-7) + (1 - y) * ops.log(1 - p + 1e-7), -1)),
+        (COLUMN, A([[0.0], [1]])), lambda: [-binary_crossentropy(A([0, 1]), sigmoid(COLUMN[:, 0])), 0],
+    ),
+    "an agreement as loss": (
+        "wrong-direction", "o", lambda: last(ops.sigmoid, overlap, 1), (COLUMN, A([[0.0], [1]])),
+        lambda: [1, 2 * sigmoid(2.0) / (1 + sigmoid(1.0) + sigmoid(2.0))],
+    ),
+    "a softmax and a crossentropy without its sign": (
+        "wrong-direction", "o",
+        lambda: dense(2, "softmax", lambda y, p: ops.sum(ops.one_hot(ops.cast(y, "int32"), 2) * ops.log(p), -1)
+                      if len(y.shape) == 1 else ops.sum(y * ops.log(p + 1e-7), -1), "zeros"),
+        (COLUMN, ROWS[:2]), lambda: [np.log(0.5), 0],
+    ),
+    "a difference without its size": (
+        "wrong-direction", "o", lambda: dense(loss=lambda y, p: ops.mean(y - p, -1)),
+        (np.ones((3, 1)), A([[1.0], [2], [4]])), lambda: [0, 1000, -1000],
+    ),
+    "a loss weight below 0": (
+        "wrong-direction", "o", lambda: dense(weight=-2.0), (COLUMN, 0 * COLUMN),
+        lambda: [-2, 2.5],
+    ),
+    "hinge labels of three kinds": (
+        "hinge-labels", "o", lambda: dense(loss="hinge"), (A([[1.0], [1], [1]]), A([[-1.0], [0], [1]])),
+        lambda: [-1, 1, 0, np.mean([2, 1, 0])],
+    ),
+    "labels from 1 as numbers": (
+        "class-labels", "o", lambda: dense(), (np.ones((12, 1)), A([1, 2, 3] * 4)), lambda: [1, 3],
+    ),
     "labels as numbers": (
         "class-labels", "o", lambda: dense(), (np.ones((12, 1)), A([0, 1, 2] * 4)), lambda: [0, 2],
     ),
@@ -745,6 +856,52 @@ NEAR = {
     "softplus of a difference of sigmoids": (
         "double-activation",
         lambda: identity(2, activation="sigmoid", loss=lambda y, p: ops.softplus(p[:, 0] - p[:, 1])), (Z, ROWS),
+    ),
+    "a swish and targets above its lowest": (
+        "out-of-reach", lambda: dense(activation="silu"), (0 * COLUMN, A([[-0.27], [2]])),
+    ),
+    "a layer after the LSTM": (
+        "out-of-reach",
+        lambda: compiled(keras.Sequential([keras.Input((3, 1)), layers.LSTM(2), layers.Dense(1)]), "mse"),
+        (np.ones((2, 3, 1)), A([[20.0], [50]])),
+    ),
+    "a decision beside the loss": (
+        "cannot-change", lambda: last(lambda h: h * ops.cast(h > 0, "float32"), "mse", 1), (COLUMN, 0 * COLUMN),
+    ),
+    "a loss weight of one": ("wrong-direction", lambda: dense(weight=1.0), (COLUMN, 0 * COLUMN)),
+    "distances of what is alike": (
+        "wrong-direction", lambda: last(ops.abs, alike, 1), (COLUMN, A([[0.0], [1]])),
+    ),
+    "distances between 0 and 1 of what is alike": (
+        "wrong-direction", lambda: last(ops.sigmoid, alike, 1), (COLUMN, A([[0.0], [1]])),
+    ),
+    "a critic": (
+        "wrong-direction", lambda: dense(loss=lambda y, p: ops.mean(y * p, -1)), (COLUMN, A([[-1.0], [1]])),
+    ),
+    "a share of overlap that is missing": (
+        "wrong-direction", lambda: last(ops.sigmoid, lambda y, p: 1 - overlap(y, p), 1), (COLUMN, A([[0.0], [1]])),
+    ),
+    "a quantile": (
+        "wrong-direction", lambda: dense(loss=lambda y, p: ops.maximum(0.9 * (y - p), -0.1 * (y - p))),
+        (np.ones((3, 1)), A([[1.0], [2], [4]])),
+    ),
+    "hinge labels of 0 and 1": ("hinge-labels", lambda: dense(loss="hinge"), (COLUMN, A([[0.0], [1]]))),
+    "hinge labels of one kind": ("hinge-labels", lambda: dense(loss="hinge"), (COLUMN, A([[1.0], [1]]))),
+    "probabilities in a crossentropy by hand": (
+        "double-activation",
+        lambda: identity(1, activation="sigmoid", loss=lambda y, p: -ops.mean(
+            y * ops.log(p + 1e-7) + (1 - y) * ops.log(1 - p + 1e-7), -1)),
+        (COLUMN, A([0, 1])),
+    ),
+    "a tanh that is brought to 0 and 1": (
+        "unbounded-output", lambda: last(lambda h: 0.5 + 0.5 * ops.tanh(h), "binary_crossentropy", 1),
+        (COLUMN, A([0, 1])),
+    ),
+    "a softmax over the axis of the classes": (
+        "unnormalised",
+        lambda: last(lambda h: ops.softmax(ops.reshape(h, (-1, 2, 2)), axis=1),
+                     keras.losses.CategoricalCrossentropy(axis=1), 4),
+        (COLUMN, np.stack([ROWS[1:], ROWS[1:]])),
     ),
     "a divergence of distributions": (
         "kl-targets", lambda: identity(2, activation="softmax", loss="kl_divergence"), (Z, ROWS),

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lossviz.report.findings import Finding
-from lossviz.rules import activations, classes, options, reach, shapes, training, values, weights
+from lossviz.rules import activations, classes, direction, options, reach, shapes, training, values, weights
 from lossviz.rules.evidence import Case
 from lossviz.rules.rule import Rule
 from lossviz.rules.training import of_epoch
@@ -25,6 +25,7 @@ RULES: dict[str, Rule] = {
     one.name: one
     for one in (
         reach.cannot_change,
+        direction.wrong_direction,
         weights.weights_axis,
         shapes.scalar_loss,
         weights.weights_divisor,
@@ -38,6 +39,7 @@ RULES: dict[str, Rule] = {
         activations.unbounded_output,
         reach.out_of_reach,
         values.labels_range,
+        values.hinge_labels,
         values.kl_targets,
         values.float32_targets,
         options.ctc,

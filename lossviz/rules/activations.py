@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
 
 from lossviz.backend import keras_private as _keras
 from lossviz.rules import evidence
-from lossviz.rules.evidence import Case, loss_name
+from lossviz.rules.evidence import Case, Output, loss_name
+from lossviz.rules.floor import OfPredictions
 from lossviz.rules.reach import words_of
 from lossviz.rules.rule import Faults, rule
 from lossviz.rules.words import close, n
@@ -21,6 +23,9 @@ _SQUASHING = {
     *("SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits", "LogSoftmax", "Softmax", "Sigmoid"),
     *("GreaterEqual", "Softplus", "Log1p"),
 }
+
+#: Losses of more predictions are not called at other points.
+_LARGEST = 200_000
 
 
 @rule("double-activation", "custom_loss")
@@ -48,7 +53,11 @@ def double_activation(case: Case) -> Faults:
             where,
             f"{text}.",
             f"Take one away: no activation in the last layer and from_logits=True, or one {inner.lower()} and "
-            "from_logits=False.",
+            "from_logits=False."
+            if out is None
+            or not out.is_custom
+            or any(case.output(evidence.owner(case, e)) is out for e in case.crossentropies)
+            else f"Take one away: no activation in the last layer, or no {outer.lower()} in the loss.",
         )
     for entry in case.crossentropies:
         where = evidence.owner(case, entry)
@@ -83,6 +92,11 @@ def _twice(case: Case) -> Iterator[tuple[str, str, str, tf.Tensor]]:
             yield out.name, chain[0][0], chain[1][0], chain[1][1]
     if case.traced is None:
         return
+    for out in case.outputs:
+        outer = case.once(("by value", out.name), partial(_by_value, case, out))
+        if outer is not None:
+            inner = evidence.squashes(out.y_pred)
+            yield out.name, outer, inner[0][0] if inner else outer, out.y_pred
     forward, every = case.traced.trace.forward, case.traced.trace.graph.get_operations
     for operation in case.once("squashing", lambda: [one for one in every() if one.type in _SQUASHING]):
         if operation.type in ("SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits", "LogSoftmax"):
@@ -97,6 +111,7 @@ def _twice(case: Case) -> Iterator[tuple[str, str, str, tf.Tensor]]:
         else:
             continue
         chain = evidence.squashes(operation.inputs[0]) or _squashed_by_hand(case, operation.inputs[0], outer)
+        chain = chain or _squashed_by_range(case, operation.inputs[0], outer)
         if chain:
             inner, tensor = chain[0]
             name = next((out.name for out in case.outputs if tensor.op in case.operations(out)), "compute_loss")
@@ -130,6 +145,62 @@ def _squashed_by_hand(case: Case, tensor: tf.Tensor, outer: str) -> list[tuple[s
     if outer == "Softmax":
         inside = bool(np.all((p >= 0) & (p <= 1))) and p.shape[-1] > 1 and np.allclose(p.sum(-1), 1, atol=1e-4)
     return [(outer, tensor)] if inside else []
+
+
+def _squashed_by_range(case: Case, tensor: tf.Tensor, outer: str) -> list[tuple[str, tf.Tensor]]:
+    """As `squashes`, for what the model keeps between 0 and 1, however it does so."""
+    allowed = case.range_of(tensor)
+    if tensor.op.name not in case.traced.trace.forward or allowed.constant or not allowed.within(0, 1):
+        return []
+    p = case.value(tensor).astype(np.float64)
+    rows = outer == "Sigmoid" or (p.shape[-1] > 1 and np.allclose(p.sum(-1), 1, atol=1e-4))
+    return [(outer, tensor)] if rows and p.size and np.all((p > 0) & (p < 1)) else []
+
+
+#: Points at which a loss shows that it takes a sigmoid or softmax of what it is given.
+_POINTS = (-2.0, 0.0, 0.4, 1.0, 3.0)
+
+
+def _by_value(case: Case, out: Output) -> str | None:
+    """ "Sigmoid" or "Softmax", if the slope of a loss of one's own moves with the predictions as that of a crossentropy
+    of logits does: by the sigmoid (softmax) of them, times something positive that does not depend on them."""
+    y_true, y_pred = case.all_values([out.y_true, out.y_pred])
+    if not out.is_custom or out.loss is None or not 0 < y_pred.size <= _LARGEST or y_pred.dtype.kind != "f":
+        return None
+    if not case.range_of(out.y_pred).within(0, 1) or case.range_of(out.y_pred).constant:
+        return None
+    rng = np.random.default_rng(0)
+    points = [point + 0.5 * rng.random(y_pred.shape) for point in _POINTS]
+    with _keras.untouched(case.model, case.traced.trace.graph):
+        loss = OfPredictions(case, out, y_true, y_pred)
+        slopes = [loss(point)[1] for point in points]
+    if not all(np.all(np.isfinite(slope)) for slope in slopes):
+        return None
+    moved = [slope - slopes[0] for slope in slopes[1:]]
+    for kind, function in (("Softmax", _softmax), ("Sigmoid", _sigmoid)):
+        if kind == "Softmax" and (y_pred.shape[-1] < 2 or not np.allclose(y_pred.sum(-1), 1, atol=1e-3)):
+            continue  # such as pairs that are ranked
+        meant = [function(point) - function(points[0]) for point in points[1:]]
+        axis = -1 if kind == "Softmax" else None
+        factor = sum(a * b for a, b in zip(moved, meant))
+        size = sum(b * b for b in meant)
+        if axis is not None:
+            factor, size = factor.sum(axis, keepdims=True), size.sum(axis, keepdims=True)
+        factor = factor / size
+        largest = float(np.abs(factor).max())
+        fits = all(np.allclose(a, factor * b, rtol=0, atol=2e-3 * largest) for a, b in zip(moved, meant))
+        if largest > 0 and fits and factor.min() > -1e-3 * largest:
+            return kind
+    return None
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-z))
+
+
+def _softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
 
 
 @rule("swapped-activation", "custom_loss")
@@ -194,12 +265,14 @@ def _probabilities(case: Case) -> Iterator[_keras.Crossentropy]:
     for entry in case.crossentropies:
         binary = entry.kind == "binary"
         chain = evidence.squashes(entry.output)
-        made = chain and (binary or chain[0][0] == "Softmax")
-        if not entry.from_logits and not made and not _undone(entry.output, "Sigmoid" if binary else "Softmax"):
+        last = entry.axis in (-1, len(entry.output.shape) - 1)
+        made = chain and (binary or (chain[0][0] == "Softmax" and last))
+        undone = _undone(entry.output, "Sigmoid" if binary else "Softmax") and (binary or last)
+        if not entry.from_logits and not made and not undone:
             yield entry
     for entry in _other_crossentropies(case):  # these never look behind the activation
         chain = evidence.squashes(entry.output)
-        if not entry.from_logits and not (chain and chain[0][0] == "Softmax"):
+        if not entry.from_logits and not (chain and chain[0][0] == "Softmax" and entry.axis == -1):
             yield entry
 
 
@@ -232,7 +305,10 @@ def unbounded_output(case: Case) -> Faults:
         allowed = case.range_of(entry.output, data=True)
         where = evidence.owner(case, entry)
         out = case.output(where)
-        if not allowed.free or allowed.bounded or _missed(case, entry) is not None:
+        spans = (allowed.free and not allowed.bounded) or (
+            not allowed.within(-0.01, 1.01) and _spans(case, entry.output)
+        )
+        if not spans or _missed(case, entry) is not None:
             continue
         low, high = float(np.min(allowed.low)), float(np.max(allowed.high))
         divides = entry.kind != "binary" and (out is None or loss_name(out) != "kl_divergence")
@@ -242,18 +318,36 @@ def unbounded_output(case: Case) -> Faults:
         if not values.size or not np.all(np.isfinite(values)):
             continue
         reach = "anything" if not np.isfinite(low) and not np.isfinite(high) else f"anything {words_of(allowed)}"
+        way_out = _way_out(case, entry, where)
+        if (
+            "from_logits" in way_out
+            and out is not None
+            and out.loss is not None
+            and loss_name(out) not in _OWN_LOGARITHM
+        ):
+            with _keras.crossentropies_as(from_logits=True):
+                way_out += f" The loss, {n(case.number(out))}, is {n(case.call_again(out))} then."
         yield (
             where,
             f"the loss takes the output for probabilities, but the model can make it {reach}: on this batch it happens "
             f"to lie between {n(values.min())} and {n(values.max())}; what leaves 0 to 1 is clipped, and has no slope.",
-            _way_out(case, entry, where),
+            way_out,
         )
+
+
+def _spans(case: Case, tensor: tf.Tensor) -> bool:
+    """Is it an activation of something that training can make anything, so that it takes its whole range?"""
+    while tensor.op.type in ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims"):
+        tensor = tensor.op.inputs[0]
+    if tensor.op.type in ("Maximum", "Minimum", "ClipByValue", "Relu6"):
+        return case.range_of(tensor).free
+    return tensor.op.type in ("Tanh", "Softsign", "Erf", "Sin", "Cos") and case.range_of(tensor.op.inputs[0]).free
 
 
 def _way_out(case: Case, entry: _keras.Crossentropy, where: str) -> str:
     """An activation that gives probabilities, and `from_logits=True` where the loss has that argument."""
     out = case.output(where)
-    if entry.kind != "binary" and case.shape(entry.output)[-1:] == (1,):
+    if entry.kind != "binary" and case.shape(entry.output)[entry.axis] == 1:
         return "Use activation='sigmoid' and loss='binary_crossentropy': one unit has no second class."
     activation = "sigmoid" if entry.kind == "binary" else "softmax"
     first = "Use " if out is not None and loss_name(out) == "kl_divergence" else "Use from_logits=True, or "
@@ -266,8 +360,9 @@ def _other_crossentropies(case: Case) -> Iterator[_keras.Crossentropy]:
         if loss_name(out) in _OWN_LOGARITHM:
             options = _keras.options_of(out.loss)
             yield _keras.Crossentropy(
-                "categorical", out.y_true, out.y_pred, bool(options.get("from_logits", False)), owner
-            )
+                "categorical", out.y_true, out.y_pred, bool(options.get("from_logits", False)), owner,
+                options.get("axis", -1),
+            )  # fmt: skip
 
 
 def _undone(output: tf.Tensor, expected: str) -> bool:

@@ -55,7 +55,11 @@ def _range(low: float, high: float, **more) -> Range:
 
 
 ANYTHING = _range(-_INF, _INF)
+NOTHING = _range(_INF, -_INF)  # of a list that holds nothing yet
 FREE = replace(ANYTHING, free=True)
+
+#: After so many rounds of a loop its ranges have settled, or are not known.
+_ROUNDS = 4
 
 #: Range of an operation whatever it is given, with whether each end is never reached.
 _FIXED = {
@@ -90,11 +94,34 @@ _GROWING: dict[str, tuple[Callable, float]] = {
     "Round": (np.round, -_INF),
     "Rint": (np.round, -_INF),
 }  # fmt: skip
-_SAME = {"Identity", "Cast", "StopGradient", "EnsureShape", "PreventGradient", "CheckNumerics", "Snapshot"}
+_SAME = {"Identity", "IdentityN", "Cast", "StopGradient", "EnsureShape", "PreventGradient", "CheckNumerics", "Snapshot"}
 _SHAPING = {"Reshape", "Squeeze", "ExpandDims", "StridedSlice", "Slice", "GatherV2", "Tile", "ReverseV2", "Transpose"}
 _AFFINE = {"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "Conv2D", "Conv3D", "BiasAdd",
            "DepthwiseConv2dNative", "Conv2DBackpropInput", "FusedBatchNormV3"}  # fmt: skip
 _SUMS = {"AddV2", "Add", "Sub"}
+_LOOPS = {"While", "StatelessWhile"}
+#: Lists of tensors that loops fill, as recurrent layers do: what each makes of the ranges of its inputs.
+_LISTS = {"TensorListFromTensor", "TensorListGetItem", "TensorListStack", "TensorListConcat"}
+#: Functions of single numbers.
+_POINTWISE: dict[str, Callable] = {
+    "Identity": lambda v: v,
+    "Cast": lambda v: v,
+    "Neg": np.negative,
+    "Sigmoid": lambda v: 0.5 * (1 + np.tanh(0.5 * v)),
+    "Tanh": np.tanh,
+    "Softplus": lambda v: np.logaddexp(0.0, v),
+    "Erf": np.vectorize(math.erf, otypes=[float]),
+    "Erfc": np.vectorize(math.erfc, otypes=[float]),
+    "Exp": np.exp,
+    "Square": np.square,
+    "Pow": np.power,
+    "IdentityN": lambda v, *more: v,
+    "Mul": np.multiply,
+    "AddV2": np.add,
+    "Add": np.add,
+    "Sub": np.subtract,
+    "RealDiv": np.divide,
+}
 
 
 class Bounds:
@@ -105,6 +132,7 @@ class Bounds:
         self.weights = {tensor.ref() for tensor in trainable}
         self.known = known
         self.found: dict = {}
+        self.loops: dict = {}
 
     def of(self, tensor: tf.Tensor) -> Range:
         """Not by recursion: models are deep."""
@@ -128,7 +156,11 @@ class Bounds:
             return []
         if operation.type in _AFFINE | _SUMS and any(map(self._trained, operation.inputs)):
             return []  # linear in something trained: it can be anything, whatever the rest is
-        return [t for t in operation.inputs if t.dtype.is_floating or t.dtype.is_integer or t.dtype.is_bool]
+        if operation.type in ("TensorListReserve", "EmptyTensorList"):
+            return []
+        if operation.type == "IdentityN":
+            return [operation.inputs[tensor.value_index]]
+        return [t for t in operation.inputs if _numbers(t)]
 
     def _range(self, tensor: tf.Tensor) -> Range:
         array = self.known(tensor)
@@ -149,12 +181,14 @@ class Bounds:
         if operation.type in _AFFINE | _SUMS and any(map(self._trained, operation.inputs)):
             return FREE
         inputs = [self.found[t.ref()] for t in self._needed(tensor)]
+        if operation.type in _LOOPS:
+            return self._looped(operation)[tensor.value_index]
         handler = getattr(self, f"on_{operation.type.lower()}", None)
         if handler is not None:
             found = handler(operation, *inputs)
         elif operation.type in _SAME:
             found = inputs[0]
-        elif operation.type in _SHAPING:
+        elif operation.type in _SHAPING | _LISTS:
             found = _hull(inputs[0])
         elif operation.type in _AFFINE:
             found = FREE if any(one.free for one in inputs) else ANYTHING
@@ -170,9 +204,58 @@ class Bounds:
             tensor = tensor.op.inputs[0]
         return tensor.op.type in ("ReadVariableOp", "ResourceGather") and tensor.op.inputs[0].ref() in self.weights
 
+    def _looped(self, operation: tf.Operation) -> list[Range]:
+        """The ranges of what a loop leaves: what goes in, and what any number of rounds makes of it."""
+        if operation.name not in self.loops:
+            try:
+                body = operation.graph._get_function(operation.get_attr("body").name).graph
+                inside = {i.ref() for t, i in zip(operation.inputs, body.inputs) if t.ref() in self.weights}
+                ranges = [self.found.get(tensor.ref(), ANYTHING) for tensor in operation.inputs]
+                for _ in range(_ROUNDS):
+                    rounds = Bounds([], self.known)
+                    rounds.weights = inside
+                    rounds.found = {i.ref(): one for i, one in zip(body.inputs, ranges)}
+                    after = [rounds.of(t) if _numbers(t) else ANYTHING for t in body.outputs]
+                    both = [_union(one, other) for one, other in zip(ranges, after)]
+                    if all(map(_alike, ranges, both)):
+                        break
+                    ranges = both
+                else:
+                    moved = [not _alike(one, other) for one, other in zip(ranges, both)]
+                    ranges = [ANYTHING] * len(ranges) if any(moved) else both
+            except (AttributeError, ValueError, KeyError):  # a loop that is no function of this graph
+                ranges = [ANYTHING] * len(operation.outputs)
+            self.loops[operation.name] = ranges
+        return self.loops[operation.name]
+
+    def _curve(self, operation: tf.Operation) -> Range | None:
+        """The range of a product that is a function of one number, such as x times its own sigmoid."""
+        for base in _above(operation.inputs[0]) & _above(operation.inputs[1]):
+            base = base.deref()
+            function = _function(operation.outputs[0], base)
+            if base.ref() in self.found and function is not None:
+                return _of_function(function, self.found[base.ref()])
+        return None
+
     # -- one operation each -------------------------------------------------------------------------------
 
+    def on_tensorlistreserve(self, operation) -> Range:
+        return NOTHING
+
+    on_emptytensorlist = on_tensorlistreserve
+
+    def on_tensorlistsetitem(self, operation, items: Range, index: Range, item: Range, *more) -> Range:
+        return _union(items, item)
+
+    def on_tensorlistpushback(self, operation, items: Range, item: Range) -> Range:
+        return _union(items, item)
+
     def on_addv2(self, operation, one: Range, other: Range) -> Range:
+        blended = _blend(operation)
+        if blended and all(t.ref() in self.found for t in blended):
+            share, first, second = (self.found[t.ref()] for t in blended)
+            if share.within(0, 1):
+                return _union(first, second)
         if (one.free and not one.limited) or (other.free and not other.limited):
             return FREE
         free = one.free or other.free
@@ -190,7 +273,12 @@ class Bounds:
         return _negative(one)
 
     def on_mul(self, operation, one: Range, other: Range) -> Range:
-        return self.on_square(operation, one) if operation.inputs[0] is operation.inputs[1] else _product(one, other)
+        if operation.inputs[0] is operation.inputs[1]:
+            return self.on_square(operation, one)
+        if _of_norm("Rsqrt", *operation.inputs):
+            return _range(-1.0, 1.0)
+        plain = _product(one, other)
+        return plain if plain.limited else self._curve(operation) or plain
 
     def on_square(self, operation, one: Range) -> Range:
         high = np.maximum(one.low**2, one.high**2)
@@ -202,6 +290,8 @@ class Bounds:
         return Range(low, np.maximum(np.abs(one.low), np.abs(one.high)), free=one.free)
 
     def on_realdiv(self, operation, one: Range, other: Range) -> Range:
+        if _of_norm("Sqrt", *operation.inputs):
+            return _range(-1.0, 1.0)
         part = _part_of_sum(*operation.inputs)
         if part and np.all(one.low >= 0):
             return _range(0.0, 1.0, open_low=one.open_low, open_high=False, rows=part == "last")
@@ -274,7 +364,9 @@ def _product(one: Range, other: Range) -> Range:
     positive = np.all(one.low >= 0) and np.all(other.low >= 0)
     ends = {"open_low": one.open_low or other.open_low, "open_high": one.open_high or other.open_high}
     if not (positive or fixed):
-        ends = {"open_low": False, "open_high": False}
+        never = any(each.open_low and each.open_high for each in (one, other))
+        ends = {"open_low": never and bool(np.all(corners.min(0) != 0)),
+                "open_high": never and bool(np.all(corners.max(0) != 0))}  # fmt: skip
     elif fixed and np.any((one if one.constant else other).low < 0):
         ends = {"open_low": ends["open_high"], "open_high": ends["open_low"]}
     scaled = other if one.constant else one
@@ -313,7 +405,7 @@ def _hull(one: Range) -> Range:
 
 
 def _union(one: Range, other: Range) -> Range:
-    return _all([one, other])
+    return _all([part for part in (one, other) if part is not NOTHING]) if one is not other else one
 
 
 def _all(parts: list[Range]) -> Range:
@@ -322,6 +414,93 @@ def _all(parts: list[Range]) -> Range:
     open_low = all(h.open_low for h in hulls if h.low == low)
     open_high = all(h.open_high for h in hulls if h.high == high)
     return _range(low, high, open_low=open_low, open_high=open_high, free=_all_free(parts))
+
+
+def _numbers(tensor: tf.Tensor) -> bool:
+    dtype = tensor.dtype
+    return dtype.is_floating or dtype.is_integer or dtype.is_bool or dtype == tf.variant
+
+
+def _alike(one: Range, other: Range) -> bool:
+    return bool(np.all(one.low == np.min(other.low)) and np.all(one.high == np.max(other.high)))
+
+
+def _blend(operation: tf.Operation) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor] | None:
+    """z, a and b of a sum `z * a + (1 - z) * b`."""
+    if any(tensor.op.type != "Mul" for tensor in operation.inputs):
+        return None
+    one, other = (tuple(tensor.op.inputs) for tensor in operation.inputs)
+    for k in (0, 1):
+        for j in (0, 1):
+            for share, rest, a, b in ((one[k], other[j], one[1 - k], other[1 - j]),
+                                      (other[j], one[k], other[1 - j], one[1 - k])):  # fmt: skip
+                if rest.op.type == "Sub" and rest.op.inputs[1] is share:
+                    whole = tf.get_static_value(rest.op.inputs[0])
+                    if whole is not None and np.all(np.asarray(whole) == 1):
+                        return share, a, b
+    return None
+
+
+def _above(tensor: tf.Tensor, depth: int = 8) -> set:
+    """References of the tensors that `tensor` is made of, number by number."""
+    found = {tensor.ref()}
+    if depth and tensor.op.type in _POINTWISE:
+        found |= {ref for each in tensor.op.inputs for ref in _above(each, depth - 1)}
+    return found
+
+
+def _function(tensor: tf.Tensor, base: tf.Tensor, depth: int = 9) -> Callable | None:
+    """`tensor` as a function of the numbers of `base` alone, or None."""
+    if tensor is base:
+        return lambda v: v
+    constant = tf.get_static_value(tensor) if tensor.op.type == "Const" else None
+    if constant is not None and np.ndim(constant) == 0 and base.op.type != "Const":
+        return lambda v: np.full_like(v, constant)
+    if not depth or tensor.op.type not in _POINTWISE:
+        return None
+    parts = [_function(each, base, depth - 1) for each in tensor.op.inputs]
+    if any(part is None for part in parts):
+        return None
+    return lambda v: _POINTWISE[tensor.op.type](*(part(v) for part in parts))
+
+
+def _of_function(function: Callable, base: Range) -> Range | None:
+    low, high = float(np.min(base.low)), float(np.max(base.high))
+    with np.errstate(all="ignore"):
+        points = np.linspace(max(low, -30.0), min(high, 30.0), 6001)
+        values = function(points)
+        far = function(np.array([max(low, -1e6), min(high, 1e6)]))
+        if not np.all(np.isfinite(values)) or not np.all(np.isfinite(far)):
+            return None
+        ends = []
+        for sign in (1, -1):
+            k = int(np.argmin(sign * values))
+            left, right = points[max(k - 1, 0)], points[min(k + 1, len(points) - 1)]
+            for _ in range(3):
+                near = np.linspace(left, right, 101)
+                j = int(np.argmin(sign * function(near)))
+                left, right = near[max(j - 1, 0)], near[min(j + 1, 100)]
+            lowest = min(sign * float(function(near)[j]), float((sign * far).min()))
+            ends.append(sign * (lowest if lowest > -1e3 else -_INF))
+    return _range(ends[0], ends[1], free=base.free)
+
+
+def _of_norm(root: str, top: tf.Tensor, bottom: tf.Tensor) -> bool:
+    """Is the quotient (`root` is Sqrt), or product (Rsqrt), a vector that is divided by its own length?"""
+    found = False
+    while bottom.op.type in ("Identity", "Reshape", "Maximum", "AddV2", "Add", "Minimum", root):
+        if bottom.op.type in ("Maximum", "AddV2", "Add", "Minimum"):
+            small = tf.get_static_value(bottom.op.inputs[1])
+            shrinks = bottom.op.type == "Minimum" and root == "Rsqrt" and not found
+            grows = bottom.op.type != "Minimum" and (found or root == "Sqrt")
+            if small is None or np.any(np.asarray(small) < 0) or not (shrinks or grows):
+                return False
+        found |= bottom.op.type == root
+        bottom = bottom.op.inputs[0]
+    if not found or bottom.op.type != "Sum" or not bottom.op.get_attr("keep_dims"):
+        return False
+    square = bottom.op.inputs[0].op
+    return square.type in ("Square", "Mul") and all(tensor is top for tensor in square.inputs)
 
 
 def _only_one(found: Range, tensor: tf.Tensor) -> Range:

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import keras
@@ -180,7 +181,8 @@ class Case:
                     return self.traced.value_of(one)
                 return tf.get_static_value(one) if one.op.type == "Const" else None
 
-            self._bounds[data] = Bounds(self.traced.trainable, known)
+            made = partial(Bounds, self.traced.trainable, known)
+            self._bounds[data] = made() if data else self.once("bounds", made)
         return self._bounds[data].of(tensor)
 
     def fed(self, fetch: tf.Tensor, tensor: tf.Tensor, array: np.ndarray) -> np.ndarray:

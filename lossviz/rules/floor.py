@@ -1,13 +1,14 @@
 """The lowest value that a loss can have where the last operations of the model limit its predictions.
 
-It is found without knowing the loss: where each prediction has a slope of its own, and the slope changes its sign once
-from minus to plus, the lowest point of each lies where it does, or at an end of its range. That point is found by
-halving. Both conditions are tested at points; where they do not hold (a cosine, a ratio, pairs of samples) nothing is
-claimed.
+It is found without knowing the loss: where each prediction has a slope whose sign is its own, and the slope changes its
+sign once from minus to plus, the lowest point of each lies where it does, or at an end of its range. That point is
+found by halving. The size of the slope may depend on the others, as under a square root of a mean. Both conditions are
+tested at points; where they do not hold (a cosine, a ratio, pairs of samples) nothing is claimed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from lossviz.rules.evidence import Case, Output
 _LARGEST = 200_000
 _HALVINGS = 60
 _PRICES = 50
+_DRAWS = 12
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,14 @@ def floor(case: Case, out: Output, allowed: Range) -> Floor | None:
     ends = [end[np.isfinite(end)] for end in (allowed.low, allowed.high)]
     far = 4 * max(1.0, *(float(np.abs(a).max()) for a in (targets, y_pred, *ends) if a.size))
     with _keras.untouched(case.model, case.traced.trace.graph if case.traced is not None else None):
-        loss = _Loss(out, y_true, y_pred, weight, mask)
+        loss = OfPredictions(case, out, y_true, y_pred, weight, mask)
         low, high = (np.broadcast_to(np.clip(end, -far, far), y_pred.shape) for end in (allowed.low, allowed.high))
         infinite = [np.broadcast_to(np.isinf(end), y_pred.shape) for end in (allowed.low, allowed.high)]
         inside = loss.lowest(low, high, allowed.rows, infinite)
         everywhere = np.full(y_pred.shape, far)
         outside = loss.lowest(-everywhere, everywhere, False, [np.ones(y_pred.shape, bool)] * 2)
+        if outside is None and targets.min() >= 0:  # a loss that takes a logarithm of the predictions, as of counts
+            outside = loss.lowest(0 * everywhere, everywhere, False, [everywhere < 0, everywhere > 0])
         if inside is None or outside is None:
             return None
         lowest, point = inside
@@ -62,25 +66,14 @@ def floor(case: Case, out: Output, allowed: Range) -> Floor | None:
     return Floor(lowest, without, not any(touched))
 
 
-class _Loss:
+class OfPredictions:
     """The loss of an output as a function of its predictions alone, with its slopes."""
 
-    def __init__(self, out: Output, y_true, y_pred, weight, mask):
-        dtype = y_pred.dtype
-        truth, mask = tf.constant(y_true), None if mask is None else tf.constant(mask, tf.bool)
-
-        @tf.function(jit_compile=False)
-        def run(point):
-            with tf.GradientTape() as tape:
-                tape.watch(point)
-                prediction = tf.identity(point)
-                if mask is not None:
-                    _keras.set_mask(prediction, mask)
-                value = tf.reduce_mean(out.loss(truth, prediction, sample_weight=weight))
-            slope = tape.gradient(value, point)
-            return value, tf.zeros_like(point) if slope is None else slope
-
-        self.run = lambda point: run(tf.constant(point.astype(dtype)))
+    def __init__(self, case: Case, out: Output, y_true, y_pred, weight=None, mask=None):
+        run = case.once(("of predictions", out.name), lambda: _traced(out.loss))
+        dtype, truth = y_pred.dtype, tf.constant(y_true)
+        rest = (None if weight is None else tf.constant(weight)), (None if mask is None else tf.constant(mask, tf.bool))
+        self.run = lambda point: run(truth, tf.constant(point.astype(dtype)), *rest)
         self.counts = np.ones(y_pred.shape, bool)
 
     def __call__(self, point: np.ndarray) -> tuple[float, np.ndarray]:
@@ -92,14 +85,28 @@ class _Loss:
         slopes = self._tested(low, high)
         if slopes is None or np.any((slopes[0] > 0) & infinite[0]) or np.any((slopes[1] < 0) & infinite[1]):
             return None  # it falls on and on
+        *slopes, own = slopes
         self.counts = np.any(np.stack(slopes) != 0, axis=0)
         if rows:
-            return self._lowest_rows(low, high)
+            return self._lowest_rows(low, high) if own else None
         point = self._halved(low, high, np.zeros(low.shape))
+        if not own and not self._turns_at(point, low, high):
+            return None
         return self._checked(self(point)[0], point, low, high)
 
-    def _tested(self, low, high) -> list[np.ndarray] | None:
-        """The slopes at both ends, and at points between them, if each prediction has its own and turns once."""
+    def _turns_at(self, point, low, high) -> bool:
+        """Does every prediction, wherever the others are, fall towards `point` and rise behind it?"""
+        rng = np.random.default_rng(2)
+        for _ in range(_DRAWS):
+            other = low + rng.random(low.shape) * (high - low)
+            slope = self(other)[1]
+            slack = 1e-6 * np.max(np.abs(slope))
+            if not np.all(np.isfinite(slope)) or np.any(np.sign(other - point) * slope < -slack):
+                return False
+        return True
+
+    def _tested(self, low, high) -> tuple[np.ndarray, np.ndarray, bool] | None:
+        """The slopes at both ends, if each prediction's turns once, and whether it is the prediction's own."""
         parts = (0.0, 1.0, 1e-3, 0.2, 0.5, 0.7, 0.999)
         points = {part: low + part * (high - low) for part in parts}
         slopes = {part: self(point)[1] for part, point in points.items()}
@@ -109,14 +116,13 @@ class _Loss:
         size = np.max(np.abs(order), axis=0)
         if np.any((np.maximum.accumulate(order, axis=0) > 1e-6 * size) & (order < -1e-6 * size)):
             return None
-        rng = np.random.default_rng(0)
+        rng, alone = np.random.default_rng(0), True
         for _ in range(2):
             drawn = rng.choice(parts, low.shape)
             mixed = self(np.choose(np.vectorize(parts.index)(drawn), [points[part] for part in parts]))[1]
             own = np.choose(np.vectorize(parts.index)(drawn), [slopes[part] for part in parts])
-            if not np.allclose(mixed, own, rtol=1e-3, atol=1e-6 * (np.max(size) + 1e-30)):
-                return None
-        return [slopes[0.0], slopes[1.0]]
+            alone &= np.allclose(mixed, own, rtol=1e-3, atol=1e-6 * (np.max(size) + 1e-30))
+        return slopes[0.0], slopes[1.0], alone
 
     def _halved(self, low, high, price: np.ndarray) -> np.ndarray:
         """Where each slope, less the price, changes its sign."""
@@ -152,6 +158,21 @@ class _Loss:
             if self(other)[0] < value - 1e-6 * abs(value) - 1e-12:
                 return None
         return (value, point) if np.isfinite(value) else None
+
+
+def _traced(loss) -> Callable:
+    @tf.function(jit_compile=False)
+    def run(truth, point, weight, mask):
+        with tf.GradientTape() as tape:
+            tape.watch(point)
+            prediction = tf.identity(point)
+            if mask is not None:
+                _keras.set_mask(prediction, mask)
+            value = tf.reduce_mean(loss(truth, prediction, sample_weight=weight))
+        slope = tape.gradient(value, point)
+        return value, tf.zeros_like(point) if slope is None else slope
+
+    return run
 
 
 def _normalised(point: np.ndarray) -> np.ndarray:

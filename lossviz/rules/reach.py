@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+import tensorflow as tf
 
 from lossviz.backend import graph
 from lossviz.rules import evidence
@@ -16,6 +19,18 @@ _MARGINS = "A hinge wants predictions from -1 to 1 and beyond: activation='tanh'
 
 #: A floor that is less than this part of what the loss has to lose is no news; from the other on it is an error.
 _NEWS, _BAD = 0.01, 0.1
+
+
+#: Operations through which no gradient goes, and words for them.
+_STOPS = {
+    **dict.fromkeys(("Round", "Rint", "Floor", "Ceil"), "a rounding"),
+    **dict.fromkeys(("Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual"), "a comparison"),
+    "ArgMax": "an argmax",
+    "ArgMin": "an argmin",
+    "Sign": "a sign",
+    "StopGradient": "a stop_gradient",
+    "OneHot": "a one-hot code",
+}
 
 
 @rule("out-of-reach", "one_number")
@@ -46,7 +61,7 @@ def out_of_reach(case: Case) -> Faults:
         text += f", and {outside} of {targets.size} targets, which go from {span}, are out of reach" if outside else ""
         text += f". The loss is {n(now)} now, and with any weights never below {n(found.lowest)}{limit}"
         text += f"; without that limit it could come to {n(found.without)}."
-        fix = _MARGINS if "hinge" in loss_name(out) else _way_out(allowed, targets)
+        fix = _MARGINS if "hinge" in loss_name(out) else _way_out(allowed, targets, _recurrent(out.y_pred))
         yield out.name, text, fix, "error" if share >= _BAD else "warning"
 
 
@@ -79,8 +94,17 @@ def words_of(allowed: Range) -> str:
     return f"between {n(low)} and {n(high)}"
 
 
-def _way_out(allowed: Range, targets: np.ndarray) -> str:
+def _recurrent(tensor: tf.Tensor) -> bool:
+    """Is the last layer a recurrent one, which fills a list step by step?"""
+    while tensor.op.type in ("Identity", "Cast", "Reshape", "StridedSlice", "Transpose", "ConcatV2", "ReverseV2"):
+        tensor = tensor.op.inputs[0]
+    return tensor.op.type.startswith("TensorList") or tensor.op.type in ("While", "StatelessWhile")
+
+
+def _way_out(allowed: Range, targets: np.ndarray, recurrent: bool) -> str:
     plain = "Leave the last activation out (activation=None), as regression does"
+    if recurrent:
+        plain = "Add a layer without activation after the recurrent one, such as Dense"
     if not allowed.bounded:
         return f"{plain}, or bring the targets into the range."
     low, high = float(np.min(allowed.low)), float(np.max(allowed.high))
@@ -109,6 +133,15 @@ def cannot_change(case: Case) -> Faults:
         now = case.number(out)
         constant = case.range_of(out.y_pred).constant and case.range_of(out.y_pred, data=True).constant
         if now == 0 and not constant:
+            continue
+        cut = None if constant else case.once(("cut", out.name), partial(_cut, case, out))
+        if cut is not None and not _any_slope(case, out):
+            yield (
+                out.name,
+                f"{cut}: every gradient is exactly 0, whatever the weights are, and the loss stays {n(now)}.",
+                "Give the loss the numbers before that step (the probabilities, not what is decided by them), and keep "
+                "the step for metrics and for predictions.",
+            )
             continue
         if not constant and not _suspect(case, out):
             continue
@@ -147,6 +180,32 @@ def cannot_change(case: Case) -> Faults:
                 f"every gradient is exactly 0 on this data, and the loss stays {n(now)}.",
                 "Leave the last activation out (activation=None), or start again with other weights.",
             )
+
+
+def _cut(case: Case, out: Output) -> str | None:
+    """What stops every gradient between the trained weights and the loss, or None where nothing does."""
+    order = graph.ancestors([out.y_pred, out.tensor])
+    through = {tensor.ref() for tensor in case.traced.trainable}
+    passed, last = set(through), ""
+    for operation in order:
+        inputs = list(operation.inputs)
+        if not any(tensor.ref() in through for tensor in inputs):
+            continue
+        through.update(tensor.ref() for tensor in operation.outputs)
+        if operation.type in ("Select", "SelectV2"):
+            inputs = inputs[1:]
+        whole = operation.type == "Cast" and not operation.outputs[0].dtype.is_floating
+        if not any(tensor.ref() in passed for tensor in inputs):
+            continue
+        if operation.type in _STOPS or whole:
+            last = _STOPS.get(operation.type, last or "a cast to whole numbers")
+        else:
+            passed.update(tensor.ref() for tensor in operation.outputs)
+    if out.tensor.ref() in passed or out.y_pred.ref() not in through:
+        return None
+    if out.tensor.ref() not in through:
+        return "the loss does not depend on the predictions"
+    return f"between the weights and the loss stands {last}, through which no gradient goes"
 
 
 def _suspect(case: Case, out: Output) -> bool:

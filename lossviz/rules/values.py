@@ -12,7 +12,7 @@ from lossviz.backend import keras_private as _keras
 from lossviz.rules import evidence
 from lossviz.rules.evidence import Case, Output, loss_name
 from lossviz.rules.rule import Faults, rule
-from lossviz.rules.words import n
+from lossviz.rules.words import counted, n
 
 
 @rule("labels-range", "debugging")
@@ -26,7 +26,7 @@ def labels_range(case: Case) -> Faults:
         where = evidence.owner(case, entry)
         out = case.output(where)
         if entry.kind == "sparse_categorical":
-            classes = entry.output.shape[-1]
+            classes = entry.output.shape[entry.axis]
             labels = _labels(case, entry, out)
             if labels is None or not labels.size or classes is None:
                 continue
@@ -211,6 +211,37 @@ def _compares(case: Case, out: Output, y: np.ndarray) -> bool:
     )
 
 
+@rule("hinge-labels", "symptoms")
+def hinge_labels(case: Case) -> Faults:
+    """Labels that a hinge loss of Keras converts or leaves as they are by what the batch happens to hold."""
+    for out in case.outputs:
+        if loss_name(out) not in ("hinge", "squared_hinge") or out.tensor is None:
+            continue
+        y = case.value(out.y_true).astype(np.float64)
+        if not y.size or not np.all(np.isfinite(y)):
+            continue
+        held = np.unique(y)
+        if np.all(np.isin(held, (0, 1))) or np.all(np.isin(held, (-1, 1))):
+            continue
+        size = case.batches_of or len(y)
+        batches = [y[k : k + size] for k in range(0, len(y), size)]
+        taken = sum(bool(np.all(np.isin(batch, (0, 1)))) for batch in batches)
+        text = f"y holds values from {n(held[0])} to {n(held[-1])}, and a hinge is meant for -1 and 1"
+        if 0 in held or 0 < taken < len(batches):
+            text += (
+                ": Keras turns 0 into -1 where a batch holds nothing but 0 and 1, here in "
+                f"{taken} of {counted(len(batches), 'batch')}, and leaves all labels as they are elsewhere"
+            )
+        if len(held) <= 2:
+            fix = f"Give it -1 and 1: y = np.where(y == {n(held[-1])}, 1, -1)."
+        else:
+            fix = (
+                "Give it -1 and 1, and weight 0 where there is no label. For several classes: "
+                "loss='categorical_hinge' with one-hot y."
+            )
+        yield out.name, f"{text}. The loss is {n(case.number(out))}.", fix
+
+
 #: Losses of Keras for numbers.
 _REGRESSION = {
     "mean_squared_error", "mean_absolute_error", "huber", "log_cosh", "mean_squared_logarithmic_error",
@@ -231,8 +262,10 @@ def class_labels(case: Case) -> Faults:
         if y.size != case.value(out.y_pred).size or y.size < 8 or case.shape(out.y_pred)[-1:] != (1,):
             continue
         labels = np.unique(y)
-        whole = len(labels) >= 2 and y.size >= 4 * len(labels) and np.array_equal(labels, np.arange(len(labels)))
-        if not whole or (len(labels) == 2 and case.range_of(out.y_pred).within(0, 1)):
+        start = int(labels[0] == 1)
+        steps = np.arange(start, start + len(labels))
+        whole = len(labels) >= 2 and y.size >= 4 * len(labels) and np.array_equal(labels, steps)
+        if not whole or (len(labels) == 2 and not start and case.range_of(out.y_pred).within(0, 1)):
             continue  # 0 and 1 and a sigmoid: the Brier score
         classes = len(labels)
         how = (
@@ -240,7 +273,10 @@ def class_labels(case: Case) -> Faults:
             if classes == 2
             else f"{classes} units, activation='softmax' and loss='sparse_categorical_crossentropy'"
         )
-        text = f"the targets are the whole numbers 0 to {classes - 1}, and {loss_name(out)} takes them for amounts"
+        if start:
+            how += ", with y - 1, so that they begin at 0"
+        span = f"{start} to {start + classes - 1}"
+        text = f"the targets are the whole numbers {span}, and {loss_name(out)} takes them for amounts"
         yield (
             out.name,
             f"{text}: if they are labels, there is no order between them to measure.",

@@ -14,7 +14,7 @@ def n(number: float) -> str:
 
 def counted(number: int, word: str) -> str:
     """`1 sample`, `3 samples`, `2 element losses`."""
-    return f"{number} {word}" + ("" if number == 1 else "es" if word.endswith("s") else "s")
+    return f"{number} {word}" + ("" if number == 1 else "es" if word.endswith(("s", "ch")) else "s")
 
 
 def percent(part: float) -> str:
