@@ -20,7 +20,10 @@ _DRAWS = 6
 
 @rule("wrong-direction", "custom_loss")
 def wrong_direction(case: Case) -> Faults:
-    """A loss that is largest at the right answer, or falls on and on past it: its sign is wrong."""
+    """A loss that is largest at the right answer, or falls on and on past it: its sign is wrong.
+
+    Way out: the loss with the other sign, 1 minus what measures agreement, or the size of a difference.
+    """
     several = len([out for out in case.outputs if out.reaches]) > 1 or len(case.added) > 0
     severity = "hint" if several else "error"  # of several, one may be meant to be fooled
     for out in case.outputs:

@@ -213,7 +213,10 @@ def _compares(case: Case, out: Output, y: np.ndarray) -> bool:
 
 @rule("hinge-labels", "symptoms")
 def hinge_labels(case: Case) -> Faults:
-    """Labels that a hinge loss of Keras converts or leaves as they are by what the batch happens to hold."""
+    """Labels that a hinge loss of Keras converts or leaves as they are by what the batch happens to hold.
+
+    Way out: labels of -1 and 1 alone.
+    """
     for out in case.outputs:
         if loss_name(out) not in ("hinge", "squared_hinge") or out.tensor is None:
             continue
