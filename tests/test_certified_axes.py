@@ -394,3 +394,43 @@ def test_parts_by_class_are_those_of_losses_that_stand_where_their_sample_stands
     assert bool(by_class) == split
     if split:
         assert sum(logs[name][0] for name in by_class) == pytest.approx(logs["loss"][0], rel=1e-5)
+
+
+# -- several outputs in one compute_loss -----------------------------------------------------------------------------
+
+
+def two_in_one(loss):
+    class Own(keras.Model):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return loss(*y, *y_pred)
+
+    x = keras.Input((4,))
+    model = Own(x, [layers.Dense(3, name="a")(x), layers.Dense(3, name="b")(x)])
+    model.compile("sgd", jit_compile=False)
+    y = list(RNG.normal(size=(2, 5, 3)).astype("float32"))
+    x = RNG.normal(size=(5, 4)).astype("float32")
+    a, b = model.predict_on_batch(x)
+    return lossviz.explain(model, x, y).check(), y, (a, b)
+
+
+def test_axes_of_two_outputs_are_two_axes_and_never_added():
+    report, (ya, yb), (a, b) = two_in_one(
+        lambda ya, yb, a, b: ops.mean(ops.square(ya - a)) + 2 * ops.mean(ops.abs(yb - b))
+    )
+    term = report.terms[0]
+    own, other = np.square(ya - a).sum(0) / 15, 2 * np.abs(yb - b).sum(0) / 15
+    shares = term.by("a/class")
+    np.testing.assert_allclose([shares[k] for k in range(3)], own, **CLOSE)
+    assert shares["(not split)"] == pytest.approx(other.sum(), rel=1e-5)
+    np.testing.assert_allclose(
+        along(report, "batch"), np.square(ya - a).sum(1) / 15 + 2 * np.abs(yb - b).sum(1) / 15, **CLOSE
+    )
+    with pytest.raises(ValueError, match="axis 'class' is not an axis"):
+        term.by("class")
+
+
+def test_an_element_of_two_outputs_has_a_position_in_each():
+    report, (ya, yb), (a, b) = two_in_one(lambda ya, yb, a, b: ops.mean(ops.square(ya - a[:, ::-1]) * ops.abs(yb - b)))
+    shares = (np.square(ya - a[:, ::-1]) * np.abs(yb - b)).sum(0) / 15
+    np.testing.assert_allclose(along(report, "b/class"), shares, **CLOSE)
+    np.testing.assert_allclose(along(report, "a/class"), shares[::-1], **CLOSE)

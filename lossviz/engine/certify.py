@@ -83,8 +83,8 @@ class Placement:
 class Certifier:
     """The proof for one cut tensor. `of` gives its placement, anew for each batch only where moves depend on data."""
 
-    def __init__(self, cut: Value, points: Sequence[Point], proposal: Dims | None, class_axis: str):
-        self.cut, self.proposal, self.class_axis = cut, proposal, class_axis
+    def __init__(self, cut: Value, points: Sequence[Point], proposal: Dims | None, class_axes: set[str]):
+        self.cut, self.proposal, self.class_axes = cut, proposal, class_axes
         self.points = [p for p in points if p.tensor.is_floating and p.tensor.is_static]
         self.reads = True  # unless it turns out that no derivative leads to the predictions
         self.known: Placement | None = None
@@ -117,7 +117,7 @@ class Certifier:
         if plain is None:
             self.reads = False
             return []
-        extra = _normalised(self.cut, plain.points, self.class_axis)
+        extra = _normalised(self.cut, plain.points, self.class_axes)
         normal = _Probe.build(self.cut, [*plain.points, *extra]) if extra else None
         return [probe for probe in (plain, normal) if probe is not None]
 
@@ -130,7 +130,7 @@ class Certifier:
             return None
         unseen = np.ones([size or 0 for size in self.cut.shape or ()], bool)
         # what the loss normalises over the classes stands for the predictions along that axis alone
-        classes = {name: place for name, place in along.items() if normal is not plain and name == self.class_axis}
+        classes = {name: place for name, place in along.items() if normal is not plain and name in self.class_axes}
         others = {name: place for name, place in along.items() if name not in classes}
         for at, again in zip(plain.rounds(leaves, values), normal.rounds(leaves, values)):
             moved = plain.agrees(at, others)
@@ -150,7 +150,7 @@ class Certifier:
         for name, size in sizes.items():
             if size < 2:
                 continue
-            probes = self.probes if name == self.class_axis else self.probes[:1]
+            probes = self.probes if name in self.class_axes else self.probes[:1]
             for probe in reversed(probes):  # where the loss normalises, the predictions alone would look mixed
                 here, elsewhere = probe.here(leaves, values), probe.rounds(leaves, values)
                 place, varies = probe.positions(name, [*here, *elsewhere] if depends_on_data else elsewhere)
@@ -191,7 +191,7 @@ class _Probe:
     def __init__(self, cut: Value, points: list[Point], directions: list[Value], tangent: Value):
         self.cut, self.points = cut, points
         self.program: Program = cut.program
-        self.sizes = points[0].sizes
+        self.sizes = {name: size for point in reversed(points) for name, size in point.sizes.items()}
         given = {point.tensor for point in points}
         self.others = [k for k, feed in enumerate(self.program.feeds) if feed not in given]
         self.feeds = [*(point.tensor for point in points), *directions, *(self.program.feeds[k] for k in self.others)]
@@ -408,7 +408,7 @@ def _product(places: dict[str, np.ndarray], size: int) -> tuple[Atom, ...] | Non
 # -- what the loss does with the predictions ------------------------------------------------------------------
 
 
-def _normalised(cut: Value, points: Sequence[Point], class_axis: str) -> list[Point]:
+def _normalised(cut: Value, points: Sequence[Point], class_axes: set[str]) -> list[Point]:
     """What the loss makes of predictions by normalising them over the class axis."""
     from_points = {point.tensor: point for point in points}
     moving = set(from_points)
@@ -425,7 +425,7 @@ def _normalised(cut: Value, points: Sequence[Point], class_axis: str) -> list[Po
         if point is None:
             continue
         names = tuple(point.names[k] for k in permutation)
-        if names[axis] == class_axis and op.outputs[0].is_static:
+        if names[axis] in class_axes and op.outputs[0].is_static:
             found.append(Point(op.outputs[0], names))
     return found
 

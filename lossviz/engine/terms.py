@@ -67,13 +67,13 @@ class _Writer:
         certifiers, proven = {}, {}
         for branch in branches:
             points = self._points(branch)
-            class_axis = self._class_axis(points[0].names) if points else ""
+            class_axes = {self._class_axis(point.names) for point in points}
             for cut in branch.tail.cuts:
                 dims = proposed.get(cut.tensor)
-                if branch.kind != "output" and points:
+                if (branch.kind != "output" or branch.y_pred is None) and points:
                     start = {p.tensor: axis_names.named(list(p.sizes.values()), p.names) for p in points}
                     dims = ops.propagate(ancestors([cut.tensor]), start).get(cut.tensor)
-                certifier = Certifier(cut.tensor, points, dims, class_axis)
+                certifier = Certifier(cut.tensor, points, dims, class_axes)
                 placement = certifier.of(self.decomposition.leaves, self.values)
                 certifiers[branch.name, cut.tensor] = certifier
                 proven[cut.tensor] = placement.dims
@@ -102,7 +102,7 @@ class _Writer:
         if not twice or target.rank != 1:
             return placement
         point = Point(target, (dims[twice[0]][0].name,))
-        of_target = Certifier(certifier.cut, [point], None, "").of(self.decomposition.leaves, self.values)
+        of_target = Certifier(certifier.cut, [point], None, set()).of(self.decomposition.leaves, self.values)
         return replace(
             placement,
             dims=tuple(of_target.dims[k] if k in twice else dim for k, dim in enumerate(placement.dims)),
@@ -111,9 +111,7 @@ class _Writer:
     def _points(self, branch: Branch) -> list[Point]:
         """The tensors whose positions the shares of this branch are filed under."""
         if branch.kind == "output":
-            predictions = self.loss.predictions if branch.y_pred is None else [branch.y_pred]
-            named = [tensor for tensor in predictions if tensor in self.named]
-            points = [Point(tensor, self._names(tensor)) for tensor in named]
+            points = [Point(prediction, names) for prediction, names in self._predicted(branch).items()]
             for point in list(points):
                 logits = self.loss.logits.get(point.tensor)
                 if logits is not None and logits.shape == point.tensor.shape:
@@ -124,6 +122,22 @@ class _Writer:
     @staticmethod
     def _class_axis(names: Sequence[str]) -> str:
         return names[axis_names.class_axis(names)] if len(names) > 1 else ""
+
+    def _predicted(self, branch: Branch) -> dict[Value, tuple[str, ...]]:
+        """The predictions that an output's loss is about, and the names of their axes.
+
+        A compute_loss of the user's may read several outputs: they share the samples, and every other axis is that of
+        one output, called after it.
+        """
+        if branch.y_pred is not None:
+            return {branch.y_pred: self._names(branch.y_pred)} if branch.y_pred in self.named else {}
+        found = {
+            prediction: self._names(prediction) for prediction in self.loss.predictions if prediction in self.named
+        }
+        if len(found) < 2:
+            return found
+        called = dict(zip(self.loss.predictions, self.loss.prediction_names))
+        return {p: (*names[:1], *(f"{called[p]}/{name}" for name in names[1:])) for p, names in found.items()}
 
     def _names(self, prediction: Value) -> tuple[str, ...]:
         return tuple(atom.name for dim in self.named[prediction] for atom in dim)
@@ -226,7 +240,7 @@ class _Writer:
             count = show_number(int(np.sum(~np.isfinite(spread))))
             notes.append(f"{count} of {show_number(spread.size)} element losses are not finite, first at {place}")
         axes = tuple(atom.name for atom in atoms)
-        lost = () if branch.kind != "output" else tuple(n for n in self._prediction_axes(branch) if n not in axes)
+        lost = self._lost(branch, axes, placement)
         exactness, why = _exactness(cut, lost, axes, branch.kind, placement)
         steps = [self.narrator.element(axes, spread.shape, elements.shape)]
         sums: dict[str, np.ndarray] = {}
@@ -285,9 +299,18 @@ class _Writer:
         )
 
     def _prediction_axes(self, branch: Branch) -> tuple[str, ...]:
-        predictions = [branch.y_pred] if branch.y_pred is not None else self.loss.predictions
-        dims = self.named.get(predictions[0], ()) if predictions else ()
-        return tuple(atom.name for dim in dims for atom in dim)
+        return tuple(dict.fromkeys(name for names in self._predicted(branch).values() for name in names))
+
+    def _lost(self, branch: Branch, axes: Sequence[str], placement: Placement) -> tuple[str, ...]:
+        """The axes of the predictions along which these elements have no place. Of several outputs, those that they
+        depend on count alone."""
+        if branch.kind != "output":
+            return ()
+        predicted = self._predicted(branch)
+        seen = {*axes, *placement.mixed}
+        involved = [names for names in predicted.values() if len(predicted) < 2 or seen.intersection(names[1:])]
+        names = dict.fromkeys(name for names in involved or predicted.values() for name in names)
+        return tuple(name for name in names if name not in axes)
 
     def _ratio_sums(self, branch: Branch, cut: Cut, axes: Sequence[str]) -> dict[str, np.ndarray]:
         """What the ratio is made of: TP, FP and FN where targets and predictions are masks, and its two sides."""
@@ -307,8 +330,12 @@ class _Writer:
 
     def _called(self, branch: Branch, atoms: Sequence[axis_names.Atom]) -> tuple[tuple[Hashable, ...], ...]:
         """What the positions along each axis are called."""
-        point = branch.y_pred if branch.y_pred is not None else next(iter(self.loss.predictions), None)
-        names = self.labels.get(point, {}) if branch.kind == "output" and point is not None else {}
+        names = {
+            called: self.labels[prediction][own]
+            for prediction, all_called in (self._predicted(branch).items() if branch.kind == "output" else ())
+            for own, called in zip(self._names(prediction), all_called)
+            if own in self.labels.get(prediction, {})
+        }
         return tuple(
             tuple(names[atom.name][i] for i in atom.labels) if atom.name in names else tuple(atom.labels)
             for atom in atoms
