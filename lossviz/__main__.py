@@ -45,8 +45,9 @@ data.npz      arrays, as np.savez("data.npz", x=x, y=y, sample_weight=weights) w
               "versions", "notes", "findings", and "terms", each with "name", "kind", "value", "loss_weight",
               "contribution", "exactness", "note" and "parts", in which "by" maps an axis to pairs [label, share].
               Of lint: "schema" ("lossviz.findings.v1") and "findings", each with "rule", "where", "sentence", "fix",
-              "page", "since", "until", "severity". Later versions may add keys. Where JSON has no number for a
-              value, it is one of the strings "NaN", "Infinity", "-Infinity".
+              "page", "since", "until", "severity", and with --try-fixes "tried", where a fix was tried. Later
+              versions may add keys. Where JSON has no number for a value, it is one of the strings "NaN", "Infinity",
+              "-Infinity".
 
 --sarif FILE  writes the findings as SARIF 2.1.0, each at the model's file: code hosts show them in a pull request.
 
@@ -127,6 +128,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="command")
     _explain_parser(_command(commands, "explain", _explain, "print how the loss became one number"))
     lint = _command(commands, "lint", _lint, "print what is wrong with the loss on this data, and the fix")
+    lint.add_argument(
+        "--try-fixes", action="store_true", help="try each fix that is one change on a copy of the model, which is "
+        "trained for a few steps, and say what came of it",
+    )  # fmt: skip
     lint.add_argument("--sarif", type=Path, metavar="FILE", help="also write the findings to this file, as SARIF 2.1.0")
     words = "explain the rules of lint: what each sees, the way out, and its page in the book"
     rules = commands.add_parser("rules", help=words, description=words)
@@ -220,14 +225,14 @@ def _lint(arguments: argparse.Namespace) -> tuple[int, str]:
     with _refusing():
         from lossviz import lint
 
-        findings = lint(model, **data, training=arguments.training)
+        findings = lint(model, **data, training=arguments.training, try_fixes=arguments.try_fixes)
     code = 1 if any(finding.severity != "hint" for finding in findings) else 0
     if page is not None:
         text = _sarif([(finding, arguments.model, 1) for finding in findings], Path.cwd())
         streams.write_page(page, target, text, "--sarif")
         written = f"written to {clean(page)}\n"
     if arguments.json:
-        return code, _json({"schema": "lossviz.findings.v1", "findings": [vars(finding) for finding in findings]})
+        return code, _json({"schema": "lossviz.findings.v1", "findings": [finding.to_dict() for finding in findings]})
     return code, ("\n\n".join(map(str, findings)) + "\n" if findings else "no findings\n") + written
 
 
@@ -292,7 +297,7 @@ def _script(words: Sequence[str]) -> int:
 
 
 def _json_of_run(script: str, watch: Any) -> str:
-    findings = [{**vars(finding), **vars(place)} for place, finding in watch.found]
+    findings = [{**finding.to_dict(), **vars(place)} for place, finding in watch.found]
     return _json({"schema": "lossviz.run.v1", "script": script, "findings": findings})
 
 

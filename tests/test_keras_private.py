@@ -429,3 +429,10 @@ def test_eager_random_numbers_come_from_the_rng_of_the_context():
         tf.random.uniform(())
         assert context.context()._rng.getstate() != before
     assert context.context()._rng.getstate() == before
+
+
+def test_an_output_knows_the_layer_that_made_it():
+    assert dense().outputs[0]._keras_history.operation.name == "o"
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Softmax(name="last")])
+    assert _keras.last_layer(model).name == "last"
+    assert _keras.last_layer(two_outputs()) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ def lint(
     class_weight: Mapping[int, float] | None = None,
     training: bool = False,
     batch_size: int | None = 32,
+    try_fixes: bool = False,
 ) -> tuple[Finding, ...]:
     """What is wrong with the loss of this model on this data; an empty tuple where nothing is.
 
@@ -32,6 +34,10 @@ def lint(
             batch. Nothing in the model changes.
         batch_size: the batches that `fit` and `evaluate` would make of these samples, for the one rule that looks
             at more than one batch ("short-last-batch"). Default: 32, as theirs. None: one batch.
+        try_fixes: where the way out is one change (an argument of the loss or of `compile`, the last activation, the
+            shape of an array), make it to a copy of the model, train the copy and an unchanged one for 20 steps on
+            this batch, and say in `Finding.tried` what came of it. Only plain functional and sequential models are
+            copied; the model, its optimizer and all random numbers stay as they are.
 
     Returns:
         `Finding`s, the costliest first. Where Keras refuses the data for a reason that a rule knows (a class weight
@@ -71,4 +77,10 @@ def lint(
         found = batch.findings_of_refused(model, x, y, sample_weight, class_weight, training, error)
         if not found and model.distribute_strategy.num_replicas_in_sync < 2:
             raise
-    return rules.union(found)
+    found = rules.union(found)
+    if try_fixes:
+        from lossviz.ask import fixes
+
+        again = functools.partial(lint, class_weight=class_weight, training=training, batch_size=batch_size)
+        found = fixes.tried(found, model, x, y, sample_weight, again)
+    return found

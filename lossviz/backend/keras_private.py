@@ -74,6 +74,13 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return layer._layers
 
 
+def last_layer(model: keras.Model) -> keras.layers.Layer | None:
+    """The layer that gives the only output of a functional or sequential model."""
+    outputs = keras.tree.flatten(model.outputs)
+    made_by = outputs[0]._keras_history.operation if len(outputs) == 1 else None
+    return made_by if isinstance(made_by, keras.layers.Layer) and not isinstance(made_by, keras.Model) else None
+
+
 def set_mask(tensor, mask) -> None:
     """Attach a Keras mask to a tensor, as `Masking` does."""
     backend.set_keras_mask(tensor, mask)

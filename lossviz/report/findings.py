@@ -22,7 +22,8 @@ class Finding:
     of the book that explains it. `since` and `until` are the first and the last version of Keras that behave so,
     as far as they are known: empty where the rule does not depend on the version, or where the newest version that
     was tried still does. `severity` is "error" (the number or the training is wrong), "warning" (it is likely to be) or
-    "hint" (right as it stands, if it is meant).
+    "hint" (right as it stands, if it is meant). `tried` says what came of the fix on a copy of the model, where
+    `lint(..., try_fixes=True)` tried one.
     """
 
     rule: str
@@ -33,6 +34,7 @@ class Finding:
     since: str = ""
     until: str = ""
     severity: str = "error"
+    tried: str = ""
 
     @property
     def versions(self) -> str:
@@ -43,7 +45,13 @@ class Finding:
             return f"Keras {self.until} and older"
         return f"Keras {self.since} and newer" if self.since else ""
 
+    def to_dict(self) -> dict[str, str]:
+        """Every field by its name; `tried` only where a fix was tried."""
+        return {name: value for name, value in vars(self).items() if name != "tried" or value}
+
     def __str__(self) -> str:
         versions = f" ({self.versions})" if self.versions else ""
         lines = [f"{self.severity}: {self.rule}: {self.where}: {self.sentence}{versions}", f"Fix: {self.fix}"]
+        if self.tried:
+            lines.append(self.tried if self.tried.startswith("not tried") else f"Tried: {self.tried}")
         return "\n".join(map(clean, lines))
