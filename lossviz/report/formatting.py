@@ -85,11 +85,12 @@ def plain(value: float, digits: int = 5) -> str:
 
 
 def percent(share: float, total: float) -> str:
-    """`share` in per cent of `total`; empty where that has no meaning (a total of 0, NaN or infinity)."""
+    """`share` in per cent of `total`; empty where that has no meaning (a total of 0, NaN or infinity)
+    or would have five digits."""
     if not (math.isfinite(share) and math.isfinite(total)) or total == 0:
         return ""
     ratio = 100 * share / total
-    if not math.isfinite(ratio) or abs(ratio) >= 1e5:
+    if not math.isfinite(ratio) or abs(ratio) >= 9999.95:  # beside a loss that small the number itself says more
         return ""
     if 0 < abs(ratio) < 0.05:
         return "<0.1 %" if ratio > 0 else ">-0.1 %"
