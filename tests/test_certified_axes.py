@@ -305,8 +305,14 @@ def test_a_mask_switched_off_is_noticed():
 
 
 def test_inside_a_gradient_tape():
-    with tf.GradientTape():
-        lossviz.explain(identity((3,), "mse"), P, Y).check()
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, layers.Dense(3)(inputs))
+    model.compile("sgd", "mse", jit_compile=False)
+    outside = lossviz.explain(model, P, Y).check()
+    with tf.GradientTape():  # which watches the weights
+        for _ in range(2):
+            assert lossviz.explain(model, P, Y).check().by("batch") == pytest.approx(outside.by("batch"), rel=1e-6)
+        assert lossviz.explain(model, P[:2], Y[:2]).check().batch_size == 2
 
 
 class Window(layers.Layer):

@@ -1,5 +1,8 @@
 """The method itself: certification catches a false rule, cuts do not overlap, names mean what they say."""
 
+import contextlib
+import gc
+
 import keras
 import numpy as np
 import pytest
@@ -241,3 +244,85 @@ def test_no_cut_lies_on_the_road_of_another(program):
         seen.add(value)
         assert value is not p, "a road from the predictions to the loss is not cut"
         stack.extend(value.op.inputs)
+
+
+# -- views of TensorFlow's buffers, and several functions of one graph ------------------------------------------------
+
+
+def traced_model():
+    model = keras.Sequential([keras.layers.Dense(64, activation="relu"), keras.layers.Dense(3)])
+    model.build((None, 4))
+    made = []
+
+    def compute(x):
+        made.extend([x, model.layers[0](x), model(x)])
+        return tf.reduce_sum(made[-1])
+
+    trace = graph.trace(compute, [tf.TensorSpec((512, 4), tf.float32)])
+    return model, trace, [*made, trace.function.outputs[0]]
+
+
+def test_what_a_run_returned_is_read_only_and_stays_while_later_runs_come_and_go():
+    """The arrays are views: each keeps its buffer alive, and no later operation writes into it."""
+    _, trace, tensors = traced_model()
+    program = graph.Program(trace, tensors)
+    rerun = graph.Rerun([tensors[-1]], [tensors[1]], [tensors[2]])
+    kept = []
+    for seed in range(40):
+        x = np.random.default_rng(seed).normal(size=(512, 4)).astype("float32")
+        found = list(program([x]).values())
+        given = x.copy()
+        x[:] = np.nan  # the caller's own array is his again
+        rerun([found[2] if feed is tensors[2] else found[1] for feed in rerun.feeds])
+        kept.append((given, found, [array.copy() for array in found]))
+        del x
+    del program, rerun, trace, tensors
+    gc.collect()
+    for given, views, copies in kept:
+        np.testing.assert_array_equal(views[0], given)
+        for view, copied in zip(views, copies, strict=True):
+            np.testing.assert_array_equal(view, copied)
+            if view.ndim:
+                assert not view.flags.writeable
+                with pytest.raises(ValueError, match="read-only"):
+                    view[0] = 0.0
+
+
+def test_functions_of_one_graph_keep_their_own_outputs():
+    """Each is made while the graph says that its outputs are others, and the graph says what it said again."""
+    model, trace, (x, hidden, predicted, total) = traced_model()
+    before = trace.graph.outputs, trace.graph.structured_outputs
+    one, other = graph.Program(trace, [hidden]), graph.Program(trace, [total, predicted, x])
+    assert (trace.graph.outputs, trace.graph.structured_outputs) == before
+    data = inputs(512, 4)
+    truth = [model.layers[0](data).numpy(), model(data).numpy()]
+    for tape in (contextlib.nullcontext(), tf.GradientTape(persistent=True)):
+        with tape:  # which would have TensorFlow make other functions, with a gradient
+            for _ in range(2):
+                (first,) = one([data]).values()
+                second = other([data])
+                np.testing.assert_allclose(first, truth[0], rtol=1e-5, atol=1e-6)
+                assert list(second) == [total.ref(), predicted.ref(), x.ref()]
+                np.testing.assert_allclose(second[predicted.ref()], truth[1], rtol=1e-5, atol=1e-6)
+                np.testing.assert_array_equal(second[x.ref()], data)
+                np.testing.assert_allclose(trace.run([hidden], [x], [data])[0], truth[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_function_that_cannot_be_made_leaves_the_outputs_of_the_graph(monkeypatch):
+    _, trace, (_, hidden, _, _) = traced_model()
+    before = trace.graph.outputs, trace.graph.structured_outputs
+    monkeypatch.setattr(type(trace.function), "__init__", lambda *args, **options: pytest.fail("no function"))
+    with pytest.raises(pytest.fail.Exception):
+        graph.Program(trace, [hidden])
+    assert (trace.graph.outputs, trace.graph.structured_outputs) == before
+
+
+@pytest.mark.parametrize("fed", ["all", "inside"])
+def test_a_part_of_a_graph_gives_what_the_whole_gives(fed):
+    _, trace, (x, hidden, predicted, total) = traced_model()
+    data = inputs(512, 4)
+    values = trace.run([hidden, predicted, total], [x], [data])
+    feeds = {"all": ([x], [data]), "inside": ([x, predicted], [data, values[1]])}[fed]
+    assert trace.run([total], *feeds)[0] == pytest.approx(values[2], rel=1e-6)
+    copied = graph._part([total], feeds[0])
+    assert (copied is None) == (fed == "all")  # which needs the weights

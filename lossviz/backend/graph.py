@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import record
 from tensorflow.python.framework.auto_control_deps import AutomaticControlDependencies
 
 # What looks at a variable without moving it.
@@ -63,7 +64,8 @@ class Trace:
             arguments = [tf.convert_to_tensor(v, dtype=t.dtype) for v, t in zip(values, feeds, strict=True)]
             before = variables(handles)
             try:
-                results = compute(arguments)
+                with record.stop_recording():
+                    results = compute(arguments)
             finally:
                 put_back(before)
             found = {ref: result.numpy() for ref, result in zip(unique, results, strict=True)}
@@ -113,7 +115,10 @@ class Program:
         arguments = [tf.convert_to_tensor(v, dtype=t.dtype) for v, t in zip(values, self.feeds, strict=True)]
         before = variables(self.moved)
         try:
-            results = self.function(*arguments)
+            with (
+                record.stop_recording()
+            ):  # a tape of the caller's would have the graph differentiated by its old outputs
+                results = self.function(*arguments)
         finally:
             put_back(before)
         return {ref: _array(result) for ref, result in zip(self.refs, results, strict=True)}
@@ -172,7 +177,8 @@ class Rerun:
 
     def __call__(self, numbers: Iterable) -> list[np.ndarray]:
         """The roots, from numbers for `feeds`."""
-        return [_array(root) for root in self.function(*numbers)]
+        with record.stop_recording():
+            return [_array(root) for root in self.function(*numbers)]
 
 
 def _between(given: set, roots: Iterable[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Operation]]:

@@ -7,6 +7,7 @@ that each element carries. `Step`s say how the elements became the number.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -78,12 +79,12 @@ class Part:
     views: tuple[Part, ...] = ()
     absolute: float | None = None
 
-    @property
+    @functools.cached_property
     def contribution(self) -> float:
         """This part's share of the printed loss: the sum of `contributions`."""
         return float(np.sum(self.contributions))
 
-    @property
+    @functools.cached_property
     def magnitude(self) -> float:
         """Sum of the absolute values of all shares."""
         return float(np.sum(np.abs(self.contributions))) if self.absolute is None else self.absolute
