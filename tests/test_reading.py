@@ -1,7 +1,16 @@
 """scripts/reading.py: what it counts as reading, and what it takes for the same toy."""
 
+import json
+from pathlib import Path
+
 import pytest
 import reading
+
+ROOT = Path(__file__).parent.parent
+PARTS = [pages for _, pages in reading.parts(ROOT / "_toc.yml")]
+NOTEBOOKS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in ROOT.glob("book/[!.]*.ipynb")}
+
+WHOLE, PATH, HISTORY = 390, 45, 200  # minutes: the book, the path in a hurry, and the puzzle to the end of history
 
 
 def notebook(*cells):
@@ -62,3 +71,18 @@ def test_repeated_toys():
     found = reading.repeated({"one": one, "two": two, "three": three})
     assert sorted(found.values()) == [["one", "two"], ["one", "two"]]
     assert {toy[:3] for toy in found} == {"[[1", "def"}
+
+
+def minutes_of(*parts):
+    return sum(reading.minutes(NOTEBOOKS[page]) for pages in parts for page in pages if page in NOTEBOOKS)
+
+
+def test_the_book_is_one_that_a_reader_finishes():
+    assert minutes_of(*PARTS) <= WHOLE
+    assert minutes_of(*PARTS[:2]) <= HISTORY
+    assert sum(reading.short_minutes(NOTEBOOKS[page]) for page in reading.PATH) <= PATH
+    assert [page for page in NOTEBOOKS if reading.minutes(NOTEBOOKS[page]) > reading.LONGEST] == []
+
+
+def test_each_toy_has_one_home():
+    assert reading.repeated(NOTEBOOKS) == {}
