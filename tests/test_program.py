@@ -77,6 +77,9 @@ OPERATIONS = {
     "segments": lambda t: tf.math.segment_sum(t, [0, 0, 1]),
     "unsorted segments": lambda t: tf.math.unsorted_segment_sum(t, [1, 0, 1], 2),
     "convolution": lambda t: tf.nn.conv1d(t[None], tf.ones((2, 4, 3)), 1, "SAME"),
+    "convolution of each channel": lambda t: tf.nn.depthwise_conv2d(
+        t[None, None], tf.ones((1, 2, 4, 1)), (1, 1, 1, 1), "SAME"
+    ),
     "average of a window": lambda t: tf.nn.avg_pool1d(t[None], 2, 1, "VALID"),
     "largest of a window": lambda t: tf.nn.max_pool1d(t[None], 2, 1, "VALID"),
     "diagonal": lambda t: tf.linalg.diag_part(tf.matmul(t, W, transpose_b=True)),

@@ -28,7 +28,7 @@ _KINDS = {
     **dict.fromkeys(("Reshape", "Squeeze", "ExpandDims"), "reshape"),
     **dict.fromkeys(("BroadcastTo", "Tile"), "broadcast"),
     **dict.fromkeys(("Pad", "PadV2"), "pad"),
-    **dict.fromkeys(("Conv2D", "Conv3D", "DepthwiseConv2dNative", "AvgPool", "AvgPool3D"), "window"),
+    **dict.fromkeys(("Conv2D", "Conv3D"), "window"),
     **dict.fromkeys(("ReadVariableOp", "ResourceGather", "ResourceGatherNd"), "read"),
     **dict.fromkeys(("SegmentSum", "UnsortedSegmentSum"), "scatter"),
     **dict.fromkeys(("Range", "Fill", "Where", "Unique", "UniqueV2", "ListDiff", "Bincount", "DenseBincount"), "fresh"),
@@ -359,6 +359,12 @@ def _cumulate(operation: tf.Operation):
     return "cumulate", {"axes": _whole(operation.inputs[1])}, None
 
 
+def _channelwise(operation: tf.Operation):
+    before, after = operation.inputs[0].shape, operation.outputs[0].shape
+    last = operation.get_attr("data_format") in (b"NHWC", b"NDHWC")
+    return "window", {"channels": bool(last and before.rank and before[-1] == after[-1])}, None
+
+
 def _scatter(order: Sequence[int] | None, linear: int):
     def lowered(operation: tf.Operation):
         return "scatter", {"linear": linear}, order
@@ -397,6 +403,7 @@ _LOWERED: dict[str, Callable] = {
     "Slice": _slice,
     **dict.fromkeys(("Split", "SplitV"), _split),
     "StridedSlice": _strided_slice,
+    **dict.fromkeys(("DepthwiseConv2dNative", "AvgPool", "AvgPool3D"), _channelwise),
     "Cumsum": _cumulate,
     "GatherV2": _gather,
     "GatherNd": _gather_nd,

@@ -171,9 +171,11 @@ def without(op: Op, inputs: list[Dims | None], shape: tuple, index: int) -> Dims
     return tuple(() if k in mixed else dim for k, dim in enumerate(inputs[0]))
 
 
-def first_alone(op: Op, inputs: list[Dims | None], shape: tuple, index: int) -> Dims:
-    """A window slides over all axes but the first."""
-    return (inputs[0][0], *((),) * (len(shape) - 1))
+def window(op: Op, inputs: list[Dims | None], shape: tuple, index: int) -> Dims:
+    """A window slides over all axes but the first; the last, of channels, stays where each is for itself."""
+    dims = inputs[0]
+    last = dims[-1:] if op.info.get("channels") and len(dims) > 1 else ((),)
+    return (dims[0], *((),) * (len(shape) - 2), *last)
 
 
 def reduce(op: Op, inputs: list[Dims | None], shape: tuple, index: int) -> Dims:
