@@ -191,6 +191,27 @@ def test_debug_numeric_summary_counts_what_is_not_finite():
         assert found.numpy()[1:].tolist() == [7, 2, 1, 3]
 
 
+def test_loss_and_metrics_of_a_built_functional_model_need_no_pass_through_its_layers(monkeypatch):
+    def model():
+        made = two_outputs()
+        metrics = {"a": ["mae", keras.metrics.AUC(name="auc")], "b": ["mse"]}
+        made.compile(loss={"a": "mse", "b": "mae"}, metrics=metrics, jit_compile=False)
+        return made
+
+    plain, quick = model(), model()
+    batch = inputs(6, 4), [targets(6, 3), targets(6, 2)], None
+    plain._symbolic_build(data_batch=batch)
+    monkeypatch.setattr(keras.Model, "_symbolic_build", lambda *args, **options: pytest.fail("layers were passed"))
+    _keras.build(quick, *batch)
+    assert _keras.is_built(quick) and _keras.compiled_metrics(quick).built
+    shapes = [[v.shape for v in made.metrics_variables] for made in (plain, quick)]
+    assert shapes[0] == shapes[1] and len(shapes[0]) > 5
+    assert [entry.name for entry in _keras.flat_losses(quick)] == [entry.name for entry in _keras.flat_losses(plain)]
+    wrong = model()
+    with pytest.raises(pytest.fail.Exception):  # what is wrong is left to Keras to say
+        _keras.build(wrong, inputs(6, 5), *batch[1:])
+
+
 def test_model_symbolic_build_makes_the_variables_of_loss_and_metrics():
     model = compiled(keras.Sequential([layers.Dense(3)]), "mse", metrics=["mae"])
     model._symbolic_build(data_batch=(inputs(6, 4), targets(6, 3), None))

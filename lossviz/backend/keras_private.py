@@ -23,6 +23,7 @@ import tensorflow as tf
 from keras.src import backend
 from keras.src.backend.common import global_state
 from keras.src.losses.losses import LossFunctionWrapper
+from keras.src.models import Functional
 from keras.src.trainers.data_adapters import data_adapter_utils
 from keras.src.utils.naming import get_object_name
 from tensorflow.python.eager import context, record
@@ -319,8 +320,30 @@ def build(model: keras.Model, x, y, sample_weight) -> None:
 
     batch = keras.tree.map_structure(known, (x, y, sample_weight))
     with _without_slots(model.optimizer), name_scopes():
-        model._symbolic_build(data_batch=batch)
+        if not _build_loss_alone(model, *batch):
+            model._symbolic_build(data_batch=batch)
     _LEFT_UNBUILT[model] = _unbuilt(model)
+
+
+def _build_loss_alone(model: keras.Model, x, y, sample_weight) -> bool:
+    """Build loss and metrics from the shapes of the outputs, where a functional model has all its layers built and
+    knows them: nothing is passed through the layers. False where that cannot be done."""
+    if type(model) not in (Functional, keras.Sequential) or _unbuilt(model):
+        return False
+    try:
+        x, y, sample_weight = keras.tree.map_structure(_spec, (x, y, sample_weight))
+        y_pred = model.compute_output_spec(x)
+        if (metrics := compiled_metrics(model)) is not None and not metrics.built:
+            backend.compute_output_spec(model.compute_metrics, x, y, y_pred, sample_weight=sample_weight)
+        if (loss := compiled_loss(model)) is not None and not loss.built:
+            loss.build(y, y_pred)
+    except Exception:  # what is wrong with the batch is said where the whole model is built
+        return False
+    return True
+
+
+def _spec(leaf) -> keras.KerasTensor | None:
+    return None if leaf is None else keras.KerasTensor(leaf.shape, backend.standardize_dtype(leaf.dtype))
 
 
 def plain_test_step():
