@@ -290,6 +290,14 @@ def test_a_drawing_has_the_ink_of_the_theme(chromium, address):
             assert (sum(map(int, re.findall(r"\d+", fill)[:3])) > 380) == dark
 
 
+def test_a_film_moves_once_and_stands_still_for_those_who_want_it(chromium, address):
+    for wish, name in (("reduce", "none"), ("no-preference", "film")):
+        with browser.visit(chromium, f"{address}/book/fifth_class.html", reduced_motion=wish) as seen:
+            looks = seen.page.evaluate("""[...document.querySelectorAll('svg.figure .film')].map(
+                one => [getComputedStyle(one).animationName, getComputedStyle(one).animationIterationCount])""")
+            assert looks == [[name, "1"]] * 5
+
+
 def test_words_in_drawings_are_readable_on_a_phone(seen):
     """At 390 pixels no word of a drawing is smaller than 10 pixels."""
     seen.page.set_viewport_size({"width": 390, "height": 800})
