@@ -153,3 +153,14 @@ def test_a_drawing_turned_round_or_without_a_bar_would_be_seen(seen_drawings):
         gone[rows, cols] = gone[0, 0]
         assert differs(gone, png)
     assert differs(drawn[..., ::-1] * [1, 1, 0.5], png)
+
+
+def test_contributors_are_told_the_colours_of_the_package():
+    """The table of colours has each that a figure gives a meaning, and no other."""
+    text = Path(ROOT, "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text[text.index("## Colours") : text.index("## Put a view")]
+    meant = {*plots.CLASS_COLORS, *plots.KIND_COLORS.values(), *plots.AXIS_COLORS.values(), formatting.OTHER_AXIS_COLOR}
+    meant |= {formatting.MUTED, plots.NAN_COLOR, plots.BAD}
+    assert set(re.findall(r"#[0-9A-F]{6}", section)) == meant
+    names = [name for name in re.findall(r"`([A-Z_]+)(?:\[[^`]*)?`", section) if name != "NaN"]
+    assert all(hasattr(plots, name) or hasattr(formatting, name) for name in names) and len(names) >= 8
