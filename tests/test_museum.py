@@ -61,6 +61,6 @@ def test_no_rule_but_one_is_missing(museum):
     apart = {
         *("imbalance", "cannot-change", "out-of-reach", "unbounded-output", "kl-targets", "float32-targets", "ctc"),
         *("loss-weights-order", "option-range", "nonfinite-batch", "accumulation", "metric-named-loss"),
-        *("unused-option", "dice-background", "class-labels", "tversky-swapped"),
+        *("unused-option", "dice-background", "class-labels", "tversky-swapped", "hinge-labels", "wrong-direction"),
     }
     assert set(RULES) - shown <= apart
