@@ -112,7 +112,10 @@ LOSSES = {
     "log_cosh": lambda y, p: np.logaddexp(y - p, p - y) - np.log(2),
     "hinge": lambda y, p: np.maximum(1 - y * p, 0),
     "squared_hinge": lambda y, p: np.maximum(1 - y * p, 0) ** 2,
+    "dear_below": lambda y, p: np.where(p < y, 3.0, 1.0) * (y - p) ** 2,
 }
+OWN = {"dear_below": lambda y, p: ops.mean(ops.where(p < y, 3.0, 1.0) * ops.square(y - p), axis=-1)}
+NEVER_QUITE = {"sigmoid", "tanh", "softplus"}  # at the ends that bound them
 MODELS = {}
 
 
@@ -142,7 +145,7 @@ def test_the_floor_is_that_of_brute_force(activation, loss, scale, shift, weight
     weight = rng.random(6).astype("float32") if weighted else np.ones(6, "float32")
     key = activation, loss
     if key not in MODELS:
-        MODELS[key] = trained(layers.Activation(activation), loss)
+        MODELS[key] = trained(layers.Activation(activation), OWN.get(loss, loss))
     floors = []
     with mock.patch.object(reach, "floor", lambda *args: floors.append(floor(*args)) or floors[-1]):
         found = [f for f in lossviz.lint(MODELS[key], X, y, weight) if f.rule == "out-of-reach"]
@@ -152,4 +155,81 @@ def test_the_floor_is_that_of_brute_force(activation, loss, scale, shift, weight
         said = float(found[0].sentence.split("never below ")[1].split(";")[0].split(",")[0].rstrip("."))
         assert said == pytest.approx(lowest, rel=1e-3)
         assert floors[0].lowest == pytest.approx(lowest, rel=1e-6) and floors[0].without < 1e-6 * now
+        assert ("never quite reaches" in found[0].sentence) == (activation in NEVER_QUITE)
     assert bool(found) == (lowest >= 0.01 * now)
+
+
+def sentence_of_the_floor(model, x, y, weight=None):
+    (found,) = [f for f in lossviz.lint(model, x, y, weight) if f.rule == "out-of-reach"]
+    return float(found.sentence.split("never below ")[1].split(";")[0].split(",")[0].rstrip("."))
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+def test_the_floor_of_the_steps_that_count(loss):
+    x = np.ones((4, 3, 3), "float32")
+    x[0, 1:] = x[2, 2:] = 0
+    y = (20 + 5 * np.random.default_rng(0).random((4, 3, 2))).astype("float32")
+    y[2, 2] = 1000  # at a step that is masked
+    entry = keras.Input((3, 3))
+    out = layers.Dense(2, "sigmoid")(layers.Masking()(entry))
+    counts = np.any(x != 0, axis=-1)
+    expected = brute(y[counts], loss, 0.0, 1.0, 1.0)
+    assert sentence_of_the_floor(compiled(keras.Model(entry, out), loss), x, y) == pytest.approx(expected, rel=1e-3)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.sampled_from(list(ENDS)), st.sampled_from([3.0, 20.0]), st.integers(0, 99))
+def test_the_floor_under_a_root(activation, scale, seed):
+    """The slope of each prediction depends on all of them; its sign does not."""
+    key = activation, "root"
+    if key not in MODELS:
+        root = lambda y, p: ops.sqrt(ops.mean(ops.square(y - p)))  # noqa: E731
+        MODELS[key] = trained(layers.Activation(activation), root)
+    y = (np.random.default_rng(seed).normal(size=(6, 2)) * scale - 20).astype("float32")
+    lowest = np.sqrt(brute(y, "mse", *ENDS[activation], 1.0))
+    assert sentence_of_the_floor(MODELS[key], X, y) == pytest.approx(lowest, rel=1e-3)
+
+
+def test_a_loss_of_pairs_claims_nothing():
+    """The best place of each prediction depends on the others."""
+
+    def pairs(y, p):
+        return ops.mean(ops.square((y - ops.transpose(y)) - (p - ops.transpose(p))))
+
+    model = trained(layers.Activation("sigmoid"), pairs, units=1)
+    y = 20 * inputs(6, 1)
+    assert "out-of-reach" not in [f.rule for f in lossviz.lint(model, X, y)]
+
+
+NEW_ENDS = {
+    "swish": (ops.silu, -0.2784645427610738, np.inf),
+    "gelu": (lambda h: ops.gelu(h, approximate=False), -0.16997120747990369, np.inf),
+    "gelu by tanh": (lambda h: ops.gelu(h, approximate=True), -0.17004075057125412, np.inf),
+    "unit length": (lambda h: layers.UnitNormalization()(h), -1, 1),
+    "blend": (lambda h: (lambda z: z * 5 + (1 - z) * ops.tanh(h))(ops.sigmoid(h)), -1, 5),
+}
+
+
+@pytest.mark.parametrize("name", NEW_ENDS)
+def test_a_range_of_a_function_of_one_number(name):
+    last, low, high = NEW_ENDS[name]
+    found = allowed(trained(last))
+    assert float(np.min(found.low)) == pytest.approx(low, abs=1e-7) and float(np.max(found.high)) == high
+
+
+@pytest.mark.parametrize("layer", [layers.LSTM(2), layers.GRU(2, return_sequences=True), layers.SimpleRNN(2)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_range_of_a_recurrent_layer(layer, masked):
+    entry = keras.Input((4, 3))
+    hidden = layers.Masking()(entry) if masked else entry
+    model = compiled(keras.Model(entry, layer.from_config(layer.get_config())(hidden)), "mse")
+    found = allowed(model, inputs(5, 4, 3))
+    assert (float(np.min(found.low)), float(np.max(found.high))) == (-1, 1)
+
+
+def test_a_range_of_a_recurrent_layer_without_a_limit():
+    entry = keras.Input((4, 3))
+    model = compiled(keras.Model(entry, layers.SimpleRNN(2, activation="relu")(entry)), "mse")
+    assert not allowed(model, inputs(5, 4, 3)).bounded and float(np.min(allowed(model, inputs(5, 4, 3)).low)) == 0
+    model = compiled(keras.Model(entry, layers.LSTM(2, activation="linear")(entry)), "mse")
+    assert not allowed(model, inputs(5, 4, 3)).limited
