@@ -740,3 +740,32 @@ def test_names_are_escaped_in_html():
     model = keras.Model(x, layers.Dense(3, name="o>p")(x))
     page = find_nonfinite(with_weight(compiled(model, "mse"), "o>p", (0, 0), np.nan), X, Y)._repr_html_()
     assert "o>p" not in page and "o&gt;p" in page
+
+
+def per_weight(y_true, y_pred):
+    """Divides by what the batch holds of class 1, and a batch may hold none."""
+    return ops.sum(ops.square(y_true - y_pred) * y_true) / ops.sum(y_true)
+
+
+@pytest.mark.parametrize("count, size, samples", [(70, 32, (64, 69)), (48, 16, (32, 47)), (40, 39, (39, 39))])
+def test_a_batch_that_fit_makes_is_found(count, size, samples):
+    model, x = compiled(dense(activation="sigmoid"), per_weight), inputs(count, 4)
+    y = np.ones((count, 3), "float32")
+    y[samples[0] :] = 0
+    found = find_nonfinite(model, x, y, batch_size=size)
+    assert (found.samples, found.step, found.operation) == (samples, "reduction", "RealDiv")
+    assert f"samples {samples[0]} to {samples[1]} of the data" in str(found)
+    assert not find_nonfinite(model, x, y, batch_size=None)
+    assert not np.isfinite(model.evaluate(x, y, batch_size=size, verbose=0))
+
+
+def test_sound_batches_of_a_sound_whole():
+    model, x, y = compiled(dense(), "mse", optimizer="adam"), inputs(70, 4), targets(70, 3)
+    before = [variable.numpy() for variable in model.variables]
+    found = find_nonfinite(model, x, y)
+    assert not found and found.samples is None
+    assert "the same of its 3 batches of 32" in " ".join(str(found).split())
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    with pytest.raises(ValueError, match="batch_size must be"):
+        find_nonfinite(model, x, y, batch_size=0)

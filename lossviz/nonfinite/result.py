@@ -40,6 +40,7 @@ class NonFinite:
         also: further entries, in words.
         training: was it the forward pass as `fit` runs it (dropout, batch statistics), or as `evaluate` does?
         loss: the value of the loss.
+        samples: first and last of the samples of this batch, where it is one of several that `fit` makes; else None.
     """
 
     step: str = ""
@@ -59,6 +60,7 @@ class NonFinite:
     also: tuple[str, ...] = ()
     training: bool = False
     loss: float = math.nan
+    samples: tuple[int, int] | None = None
     looked_at: str = field(default="", repr=False)
 
     def __bool__(self) -> bool:
@@ -82,7 +84,11 @@ class NonFinite:
         named = ", ".join(f"{name} {k}" for name, k in self.at.items())
         place = f"index {self.index}" if named and all(name.startswith("axis") for name in self.axes) else named
         share = f"{f.plain(self.count)} of {f.plain(self.size)} values"
+        batch = (
+            "" if self.samples is None else "samples {} to {} of the data, counted from 0 here".format(*self.samples)
+        )
         found = {
+            "batch": batch,
             "term": ", ".join(self.terms),
             "step": self.step if self.step in ("input", "weight", "optimizer") else f"{self.step}, {mode}",
             "layer": self.layer,

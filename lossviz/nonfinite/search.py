@@ -44,10 +44,58 @@ _SEVERAL = 8  # other entries that are named
 _TOTAL = "sum of the terms"  # stands for a term where an operation comes after all of them
 
 
-def search(model, x, y, sample_weight, class_weight, training) -> NonFinite:
+def search(model, x, y, sample_weight, class_weight, training, batch_size) -> NonFinite:
     """`find_nonfinite`."""
     checks.compiled(model)
     x, y, sample_weight, word = checks.weighted_batch(x, y, sample_weight, class_weight)
+    found = _in_batch(model, x, y, sample_weight, word, training)
+    count = min(len(leaf) for leaf in tracing.leaves([x]))
+    if found or batch_size is None or count <= batch_size:
+        return found
+    batches = [(start, min(start + batch_size, count) - 1) for start in range(0, count, batch_size)]
+
+    def batch(first: int, last: int) -> list:
+        return keras.tree.map_structure(
+            lambda leaf: None if leaf is None else leaf[first : last + 1], [x, y, sample_weight]
+        )
+
+    for first, last in _suspects(model, batches, batch, word, training):
+        if bad := _in_batch(model, *batch(first, last), word, training):
+            return dataclasses.replace(bad, samples=(first, last))
+    also = f"; the same of its {len(batches)} batches of {batch_size}"
+    return dataclasses.replace(found, looked_at=found.looked_at + also)
+
+
+def _suspects(model, batches, batch, word: str, training: bool | None) -> list[tuple[int, int]]:
+    """Which of these batches have a loss or a gradient that is not finite. Each size is traced once."""
+    found, runs = set(), {}
+    for mode in (False, True) if training is None else (bool(training),):
+        for first, last in batches:
+            given = batch(first, last)
+            with checks.model_errors(model, *given), _quiet.retracing():
+                if (mode, last - first) not in runs:
+                    with _keras.preserved(model):
+                        traced = tracing.trace_model(model, *given, mode, word)
+                    finite = _all_finite(traced, _loss_scale(model))
+                    runs[mode, last - first] = traced.trace.runner([finite], traced.trace.feeds)
+                if not runs[mode, last - first](tracing.leaves(given))[0]:
+                    found.add((first, last))
+    return sorted(found)
+
+
+def _all_finite(traced: Traced, scale: float) -> tf.Tensor:
+    with traced.trace.graph.as_default():
+        seed = tf.constant(scale, traced.root.dtype)
+        try:
+            gradients = tf.gradients(traced.root, traced.trainable, grad_ys=seed) if traced.trainable else []
+        except LookupError:  # an operation without a gradient
+            gradients = []
+        numbers = [g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients if g is not None]
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(one)) for one in (traced.root, *numbers)])
+
+
+def _in_batch(model, x, y, sample_weight, word: str, training: bool | None) -> NonFinite:
+    """Where a value that is not finite enters the loss of these samples as one batch, or its gradient."""
     given = {"x": x, "y_true": y, word: sample_weight}
     modes = (False, True) if training is None else (bool(training),)
     scale = _loss_scale(model)
