@@ -317,12 +317,17 @@ def test_a_function_that_cannot_be_made_leaves_the_outputs_of_the_graph(monkeypa
     assert (trace.graph.outputs, trace.graph.structured_outputs) == before
 
 
-@pytest.mark.parametrize("fed", ["all", "inside"])
-def test_a_part_of_a_graph_gives_what_the_whole_gives(fed):
+@pytest.mark.parametrize("which", ["all", "inside"])
+def test_a_part_of_a_graph_gives_what_the_whole_gives(which):
     _, trace, (x, hidden, predicted, total) = traced_model()
     data = inputs(512, 4)
     values = trace.run([hidden, predicted, total], [x], [data])
-    feeds = {"all": ([x], [data]), "inside": ([x, predicted], [data, values[1]])}[fed]
+    feeds = {"all": ([x], [data]), "inside": ([x, predicted], [data, values[1]])}[which]
     assert trace.run([total], *feeds)[0] == pytest.approx(values[2], rel=1e-6)
+    fed = np.array([1.0, 2.0, 3.0]) * np.ones((512, 1))
+    again = trace.run([predicted, total], [x, predicted], [data, fed])
+    np.testing.assert_allclose(again[0], fed)
+    assert again[1] == pytest.approx(fed.sum(), rel=1e-6)
+    np.testing.assert_array_equal(trace.run([x], [x], [data])[0], data)  # a fetch that is a feed, and nothing else
     copied = graph._part([total], feeds[0])
-    assert (copied is None) == (fed == "all")  # which needs the weights
+    assert (copied is None) == (which == "all")  # which needs the weights

@@ -154,11 +154,12 @@ def _copied(roots: Sequence[tf.Tensor], feeds: Sequence[tf.Tensor], operations: 
     """A function that computes `roots` from values of `feeds`, in a graph with a copy of these operations alone."""
     definition = tf.compat.v1.GraphDef(versions=roots[0].graph.graph_def_versions)
     definition.node.extend(map(_node, operations))
+    used = {tensor.name for operation in operations for tensor in operation.inputs}
 
     def compute(*placeholders: tf.Tensor) -> list[tf.Tensor]:
         fed = dict(zip((tensor.ref() for tensor in feeds), placeholders))
         made = [root.name for root in roots if root.ref() not in fed]
-        names = {tensor.name: placeholder for tensor, placeholder in zip(feeds, placeholders)}
+        names = {tensor.name: one for tensor, one in zip(feeds, placeholders) if tensor.name in used}
         found = iter(tf.graph_util.import_graph_def(definition, names, made))
         return [tf.identity(fed[root.ref()]) if root.ref() in fed else next(found) for root in roots]
 
