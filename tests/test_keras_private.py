@@ -207,6 +207,9 @@ def test_loss_and_metrics_of_a_built_functional_model_need_no_pass_through_its_l
     shapes = [[v.shape for v in made.metrics_variables] for made in (plain, quick)]
     assert shapes[0] == shapes[1] and len(shapes[0]) > 5
     assert [entry.name for entry in _keras.flat_losses(quick)] == [entry.name for entry in _keras.flat_losses(plain)]
+    unnamed = compiled(keras.Sequential([keras.Input((4,)), layers.Dense(3)]), "mse")
+    _keras.build(unnamed, *batch[:1], targets(6, 3), None)  # its one loss has the name of the function, as in Keras
+    assert [entry.name for entry in _keras.flat_losses(unnamed)] == ["mse"]
     wrong = model()
     with pytest.raises(pytest.fail.Exception):  # what is wrong is left to Keras to say
         _keras.build(wrong, inputs(6, 5), *batch[1:])

@@ -336,7 +336,8 @@ def _build_loss_alone(model: keras.Model, x, y, sample_weight) -> bool:
         if (metrics := compiled_metrics(model)) is not None and not metrics.built:
             backend.compute_output_spec(model.compute_metrics, x, y, y_pred, sample_weight=sample_weight)
         if (loss := compiled_loss(model)) is not None and not loss.built:
-            loss.build(y, y_pred)
+            arguments = {"sample_weight": sample_weight, "training": False}
+            backend.compute_output_spec(model._compute_loss, x, y, y_pred, **arguments)
     except Exception:  # what is wrong with the batch is said where the whole model is built
         return False
     return True

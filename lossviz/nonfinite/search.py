@@ -54,13 +54,15 @@ def search(model, x, y, sample_weight, class_weight, training, batch_size) -> No
         return found
     batches = [(start, min(start + batch_size, count) - 1) for start in range(0, count, batch_size)]
 
-    def batch(first: int, last: int) -> list:
-        return keras.tree.map_structure(
-            lambda leaf: None if leaf is None else leaf[first : last + 1], [x, y, sample_weight]
-        )
+    def batch(first: int, last: int) -> tuple[Any, Any, Any]:
+        def part(leaf):
+            return None if leaf is None else leaf[first : last + 1]
+
+        return tuple(keras.tree.map_structure(part, given) for given in (x, y, sample_weight))
 
     for first, last in _suspects(model, batches, batch, word, training):
-        if bad := _in_batch(model, *batch(first, last), word, training):
+        bad = _in_batch(model, *batch(first, last), word, training)
+        if bad:
             return dataclasses.replace(bad, samples=(first, last))
     also = f"; the same of its {len(batches)} batches of {batch_size}"
     return dataclasses.replace(found, looked_at=found.looked_at + also)
@@ -71,14 +73,14 @@ def _suspects(model, batches, batch, word: str, training: bool | None) -> list[t
     found, runs = set(), {}
     for mode in (False, True) if training is None else (bool(training),):
         for first, last in batches:
-            given = batch(first, last)
-            with checks.model_errors(model, *given), _quiet.retracing():
+            x, y, sample_weight = given = batch(first, last)
+            with checks.model_errors(model, x, y, sample_weight), _quiet.retracing():
                 if (mode, last - first) not in runs:
                     with _keras.preserved(model):
-                        traced = tracing.trace_model(model, *given, mode, word)
+                        traced = tracing.trace_model(model, x, y, sample_weight, mode, word)
                     finite = _all_finite(traced, _loss_scale(model))
                     runs[mode, last - first] = traced.trace.runner([finite], traced.trace.feeds)
-                if not runs[mode, last - first](tracing.leaves(given))[0]:
+                if not runs[mode, last - first](tracing.leaves(list(given)))[0]:
                     found.add((first, last))
     return sorted(found)
 
