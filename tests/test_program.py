@@ -185,3 +185,10 @@ def test_a_derivative_in_a_direction_is_that_of_the_jacobian():
     found = program.runner([tangent], [feed, direction])([x, v])[0]
     assert kept == [0]
     np.testing.assert_allclose(found, 2 * (x @ matrix) * (v @ matrix), rtol=1e-4)
+
+
+def test_what_is_fed_can_be_fetched_and_need_not_be_read():
+    traced = graph.trace(lambda a, b: (a + 1.0) * tf.ones_like(b), [tf.TensorSpec((2,))] * 2)
+    run = traced.runner([traced.feeds[1], traced.function.outputs[0]], traced.feeds)
+    fed, made = run([np.array([1.0, 2.0]), np.array([5.0, 6.0])])
+    assert (fed.tolist(), made.tolist()) == ([5.0, 6.0], [2.0, 3.0])
