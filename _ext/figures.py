@@ -20,7 +20,7 @@ PIXELS = 120 / 72  # a point is this many pixels: the resolution of the PNG
 WIDEST = 600
 FONT = re.compile(r"font-size: ([\d.]+)px|font: (?:\w+ )*([\d.]+)px")
 READABLE = 10.2  # pixels
-PHONE = 350  # pixels that a page has on a phone; what needs more scrolls in a box of its own
+PHONE = 320  # pixels that a page has on a narrow phone; what needs more may scroll in a box of its own
 LARGE = 150_000  # bytes: a drawing that holds this much stays a file of its own
 
 

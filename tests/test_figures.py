@@ -139,6 +139,56 @@ def seen_drawings():
     return pairs
 
 
+def luminance(color: np.ndarray) -> float:
+    """https://www.w3.org/TR/WCAG22/#dfn-relative-luminance, of values from 0 to 255."""
+    channels = np.asarray(color[:3], float) / 255
+    return float(
+        np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+    )
+
+
+def pale_words(seen, place: str, svg: str) -> list[str]:
+    """The words of a drawing in a dark page that hardly differ from what is behind them."""
+    themed = set(figures.THEMED.findall(CSS))
+    inlined = figures.inline(svg, "a drawing", 1, themed)
+    dark = ":root { --pst-color-background: #121212; background: #121212 } body { margin: 0 }"
+    seen.page.set_content(f"<!doctype html><html data-theme=dark><style>{CSS} {dark}</style>{inlined}")
+    words = seen.page.evaluate("""[...document.querySelectorAll('svg.figure text')].map(one => {
+        const { x, y, width, height } = one.getBoundingClientRect();
+        const color = getComputedStyle(one).fill.match(/[\\d.]+/g).map(Number);
+        return { text: one.textContent, x: x + width / 2, y: y + height / 2, color };
+    })""")
+    seen.page.add_style_tag(content="svg.figure text { visibility: hidden }")
+    size = seen.page.evaluate(
+        "(({ right, bottom }) => [right, bottom])(document.querySelector('svg.figure').getBoundingClientRect())"
+    )
+    clip = {"x": 0, "y": 0, "width": size[0], "height": size[1]}
+    ground = np.asarray(Image.open(io.BytesIO(seen.page.screenshot(clip=clip))).convert("RGB"), float)
+    pale = []
+    for word in words:
+        row, col = round(word["y"]), round(word["x"])
+        if word["text"].strip() and 0 <= row < len(ground) and 0 <= col < len(ground[0]):
+            low, high = sorted(
+                map(luminance, (word["color"], np.median(ground[row - 1 : row + 2, col - 1 : col + 2], (0, 1))))
+            )
+            if (high + 0.05) / (low + 0.05) < 2.5:
+                pale.append(f"{place}: {word['text']}")
+    return pale
+
+
+def test_words_of_drawings_can_be_read_in_the_dark():
+    """Also those on coloured ground, which keeps its colour: `plots.ON_DATA` does too, other ink turns light."""
+    with (
+        browser.launch() as chromium,
+        browser.visit(chromium, width=1000, height=1000, reduced_motion="reduce") as seen,
+    ):
+        pale = [word for place, svg, _ in stored_drawings() for word in pale_words(seen, place, svg)]
+        ground = '<rect width="100" height="50" fill="#fee8d0"/>'
+        one = f'<svg viewBox="0 0 100 50">{ground}<text x="50" y="25" fill="#1f2933">9</text></svg>'
+        assert pale_words(seen, "a test", one) == ["a test: 9"]
+    assert pale == []
+
+
 def test_each_drawing_shows_what_its_png_shows(seen_drawings):
     assert len(seen_drawings) > 30
     assert [place for place, pair in seen_drawings.items() if differs(*pair)] == []

@@ -290,6 +290,17 @@ def test_a_drawing_has_the_ink_of_the_theme(chromium, address):
             assert (sum(map(int, re.findall(r"\d+", fill)[:3])) > 380) == dark
 
 
+def test_figures_are_not_wider_on_a_phone_than_their_words_need(seen):
+    """At 390 pixels a figure fills the page, or is as narrow as its smallest words let it."""
+    seen.page.set_viewport_size({"width": 390, "height": 800})
+    wide = seen.page.evaluate("""[...document.querySelectorAll('article svg.figure')].map(one => {
+        const least = Math.max(parseFloat(getComputedStyle(one).minWidth), one.parentElement.clientWidth);
+        return one.getBoundingClientRect().width - least;
+    }).filter(more => more > 1)""")
+    seen.page.set_viewport_size({"width": 1280, "height": 800})
+    assert wide == []
+
+
 def test_a_film_moves_once_and_stands_still_for_those_who_want_it(chromium, address):
     for wish, name in (("reduce", "none"), ("no-preference", "film")):
         with browser.visit(chromium, f"{address}/book/fifth_class.html", reduced_motion=wish) as seen:
