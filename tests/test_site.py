@@ -301,6 +301,16 @@ def test_figures_are_not_wider_on_a_phone_than_their_words_need(seen):
     assert wide == []
 
 
+def test_a_printed_report_fits_a_phone(chromium, address):
+    """All of it is seen at once, bars too: nothing of it lies outside its box."""
+    with browser.visit(chromium, f"{address}/book/one_number.html", width=390) as seen:
+        report = seen.page.locator("div.cell_output pre", has_text="residual").first
+        wider, lines = report.evaluate(
+            "one => [one.scrollWidth - one.clientWidth, one.textContent.trim().split('\\n')]"
+        )
+        assert wider <= 0 and 40 < max(map(len, lines)) <= 46
+
+
 def test_a_film_moves_once_and_stands_still_for_those_who_want_it(chromium, address):
     for wish, name in (("reduce", "none"), ("no-preference", "film")):
         with browser.visit(chromium, f"{address}/book/fifth_class.html", reduced_motion=wish) as seen:
