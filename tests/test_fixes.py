@@ -31,7 +31,9 @@ def net(units: int, activation: str | None, loss, *, take: tuple = (4,), **optio
     """Two dense layers, the last of them "o"."""
     entry = keras.Input(take)
     hidden = layers.Dropout(0.2)(layers.Dense(8, activation="relu")(entry))
-    return compiled(keras.Model(entry, layers.Dense(units, activation=activation, name="o")(hidden)), loss, **options)
+    model = keras.Model(entry, layers.Dense(units, activation=activation, name="o")(hidden))
+    model.compile(keras.optimizers.SGD(0.01), loss, **options)
+    return model
 
 
 def named_outputs() -> keras.Model:
@@ -95,7 +97,6 @@ def test_a_fix_of_one_change_is_tried_and_what_came_of_it_is_said(rule):
 
 def test_the_numbers_are_the_floor_and_losses_after_twenty_steps():
     model = net(1, "sigmoid", "mse")
-    model.compile(keras.optimizers.SGD(0.01), "mse")
     (finding,) = lossviz.lint(model, X, LARGE, try_fixes=True)
     lowest, without = re.search(r"floor (\S+) → (\S+),", finding.tried).groups()
     assert float(lowest) == pytest.approx(float(np.square(LARGE - 1).mean()), rel=1e-3) and without == "0"

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from lossviz.__main__ import main
+from lossviz.ask.guard import GuardError
 from lossviz.report.findings import Finding
 from lossviz.report.sarif import sarif
 
@@ -76,14 +77,6 @@ def test_a_training_script_prints_and_ends_as_without(tmp_path):
     assert (result["ruleId"], result["level"]) == ("out-of-reach", "error")
 
 
-def test_error_stops_the_script_at_its_own_line(tmp_path):
-    write(tmp_path, TRAINS)
-    ours = python(tmp_path, "-m", "lossviz", "run", "--error", "train.py")
-    assert (ours.returncode, ours.stdout) == (1, "")
-    assert "history = model.fit(x, 20 + x, verbose=0)" in ours.stderr
-    assert "lossviz/ask" not in ours.stderr and "GuardError: lossviz.guard stops fit of model" in ours.stderr
-
-
 @pytest.mark.parametrize(
     "code",
     [
@@ -138,6 +131,17 @@ def run(tmp_path, capsys, monkeypatch):
         return code, printed.out, printed.err
 
     return run
+
+
+def test_error_stops_the_script_at_its_own_line(run, tmp_path, capsys):
+    write(tmp_path, TRAINS)
+    with pytest.raises(GuardError) as caught:
+        run("run", "--error", "--sarif", "f.sarif", "train.py")
+    sys.excepthook(caught.type, caught.value, caught.value.__traceback__)  # as Python does at the end of a process
+    printed = capsys.readouterr()
+    assert printed.out == "" and "history = model.fit(x, 20 + x, verbose=0)" in printed.err
+    assert "lossviz/ask" not in printed.err and "GuardError: lossviz.guard stops fit of model" in printed.err
+    assert len(valid(json.loads((tmp_path / "f.sarif").read_text()))["runs"][0]["results"]) == 1
 
 
 def test_what_cannot_be_run_is_one_line(run, tmp_path):

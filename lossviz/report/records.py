@@ -394,7 +394,7 @@ class Balance:
                 "batches": [list(batch) for batch in self.batches],
                 "versions": dict(self.versions),
                 "notes": list(self.notes),
-                "findings": [vars(finding) for finding in self.findings],
+                "findings": [finding.to_dict() for finding in self.findings],
                 "terms": [_term_dict(term) for term in self.terms],
             }
         )
