@@ -217,7 +217,10 @@ def test_what_data_or_keras_raise_is_raised_as_without_a_guard(capsys):
     def no_data():
         faulty().fit(tf.data.Dataset.from_tensor_slices((X, LARGE)).take(0), verbose=0)
 
-    for act in (lambda: faulty().fit(batches(), verbose=0, steps_per_epoch=5), wrong_shape, no_data):
+    def in_the_middle():
+        faulty(steps_per_execution=2).fit(batches(), verbose=0, steps_per_epoch=4)
+
+    for act in (lambda: faulty().fit(batches(), verbose=0, steps_per_epoch=5), wrong_shape, no_data, in_the_middle):
         raised = []
         for context in (contextlib.nullcontext(), lossviz.guard()):
             with pytest.raises(Exception) as caught, context:

@@ -65,7 +65,7 @@ class Guard:
         self._threads = threads
         self._thread: int | None = None
         self._seen: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-        self._told: set[tuple] = set()
+        self._told: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -110,9 +110,9 @@ class Guard:
 
     def add(self, place: Place, model: keras.Model, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
         """Note them; those that are new."""
-        keys = {(id(model), finding.rule, finding.where): finding for finding in findings}
-        new = tuple(finding for key, finding in keys.items() if key not in self._told)
-        self._told |= set(keys)
+        told = self._told.setdefault(model, set())
+        new = tuple(finding for finding in findings if (finding.rule, finding.where) not in told)
+        told.update((finding.rule, finding.where) for finding in new)
         self.found += [(place, finding) for finding in new]
         return new
 
@@ -237,17 +237,14 @@ def _run(model: keras.Model, kind: str, function: Callable, iterator: Iterator, 
             _say(model, "it is distributed by tf.distribute, where each replica has a batch of its own")
         return function(iterator)
     try:
-        batch, iterator, failed = peek.peek(iterator, model.steps_per_execution)
+        batch, iterator = peek.peek(iterator, model.steps_per_execution)
     except StopIteration:
         return function(iterator)
     found_by = [one for one in watching if one.notes(model, key(batch if spec is None else spec))]
     if found_by:
         findings = _look(model, kind, function, iterator, peek.plain(batch))
         _tell(model, kind, findings, found_by)
-    logs = function(iterator)
-    if failed is not None:
-        raise failed
-    return logs
+    return function(iterator)
 
 
 # -- looking ------------------------------------------------------------------------------------------------

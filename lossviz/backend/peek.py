@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -20,9 +21,9 @@ def is_distributed(iterator: Any) -> bool:
     return isinstance(iterator, tf.distribute.DistributedIterator)
 
 
-def peek(iterator: Any, steps: int) -> tuple[Any, Iterator, Exception | None]:
-    """The next batch; an iterator that yields it and, of a `tf.data` iterator, the others of these `steps`; and what
-    the data raised after the first of them. Nothing is drawn that the step would not draw.
+def peek(iterator: Any, steps: int) -> tuple[Any, Iterator]:
+    """The next batch, and an iterator that yields it and, of a `tf.data` iterator, the others of these `steps`. Nothing
+    is drawn that the step would not draw.
 
     To a `tf.function`, an iterator made here is of the kind that it stands for: nothing is traced anew.
 
@@ -31,24 +32,15 @@ def peek(iterator: Any, steps: int) -> tuple[Any, Iterator, Exception | None]:
     """
     if not isinstance(iterator, tf.data.Iterator):
         batch = next(iterator)
-        return batch, itertools.chain([batch], iterator), None
-    batches, failed = [], None
-    for step in range(steps):
-        try:
-            found = iterator.get_next_as_optional()
-        except Exception as error:
-            if not step:
-                raise
-            failed = error
-            break
-        if not found.has_value():
-            break
+        return batch, itertools.chain([batch], iterator)
+    batches: list = []
+    while len(batches) < steps and (found := iterator.get_next_as_optional()).has_value():
         batches.append(found.get_value())
     if not batches:
         raise StopIteration
     with tf.device("cpu"):
-        again = itertools.accumulate((_dataset(batch, iterator.element_spec) for batch in batches), _joined)
-        return batches[0], iter(list(again)[-1]), failed
+        again = functools.reduce(_joined, (_dataset(batch, iterator.element_spec) for batch in batches))
+        return batches[0], iter(again)
 
 
 def _dataset(batch: Any, spec: Any) -> tf.data.Dataset:
