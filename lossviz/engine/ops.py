@@ -68,9 +68,7 @@ KINDS: dict[str, Kind] = {
     "pick": Kind(axes.pick, FIRST, collects=True, said="pick"),  # info: axis and batch_dims, or depth
     "cumulate": Kind(axes.without, FIRST, collects=True),  # info: axes
     "scatter": Kind(axes.nameless, FIRST, collects=True),  # info: linear, how
-    "window": Kind(
-        axes.window, FIRST, collects=True
-    ),  # of a convolution, an average; info: channels
+    "window": Kind(axes.window, FIRST, collects=True),  # of a convolution, an average; info: channels
     # what is made anew, or cannot be read
     "mix": Kind(axes.mix),  # info: axes (how many of the last ones), by_order
     "fresh": Kind(axes.nameless),  # info: by_shape
