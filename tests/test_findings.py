@@ -939,6 +939,11 @@ NEAR = {
     "a Brier score": (
         "class-labels", lambda: dense(activation="sigmoid"), (np.ones((12, 1)), A([0, 1] * 6)),
     ),
+    "a correlation over the batch": (
+        "dice-batch",
+        lambda: identity(1, loss=lambda y, p: -ops.sum(y * p) / ops.sqrt(ops.sum(y * y) * ops.sum(p * p))),
+        (A([[1.0], [3], [-2]]), A([[2.0], [2], [-5]])),
+    ),
     "numbers with gaps": ("class-labels", lambda: dense(), (np.ones((12, 1)), A([0, 5, 9] * 4))),
 }  # fmt: skip
 
@@ -1046,6 +1051,31 @@ def test_a_way_out_says_where_it_changes_the_number():
     assert finding.severity == "hint" and "That changes the number here" in finding.fix and "5.75" in finding.fix
     (finding,) = lint(identity(2, loss=scalar), 0 * y, y)
     assert "changes" not in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        (
+            "alpha without balancing",
+            lambda: keras.losses.BinaryFocalCrossentropy(True, 0.9)(A([[0.0], [1]]), sigmoid(COLUMN)),
+        ),
+        ("a divergence from counts", lambda: crossentropy(LABELS, softmax(Z))),
+        ("objects that nothing finds", lambda: keras.losses.Dice(axis=(1, 2))(OBJECTS3, NOTHING)),
+        ("a linear output taken for a probability", lambda: binary_crossentropy(A([0, 1]), sigmoid(A([0.5, 0.5])))),
+    ],
+)
+def test_a_way_out_says_what_the_loss_is_then(name, number):
+    rule, _, make, arguments, _ = FIRES[name]
+    (finding,) = [f for f in lint(make(), *arguments) if f.rule == rule]
+    expected = float(number())
+    assert any(np.isclose(said, expected, rtol=1e-3, atol=1e-6) for said in numbers(finding.fix)), finding.fix
+
+
+def test_a_way_out_says_what_the_loss_is_with_the_weights_as_meant():
+    y = {"zeta": COLUMN + 1, "alpha": COLUMN + 3}
+    (finding,) = lint(named([10.0, 1.0]), COLUMN, y)
+    assert finding.fix.endswith(f"The loss, {1 * 1 + 10 * 3}, is {10 * 1 + 1 * 3} then.")
 
 
 def test_a_scalar_under_a_strategy():

@@ -226,6 +226,8 @@ def swapped_activation(case: Case) -> Faults:
         if out is not None and out.loss is not None:
             elsewhere = case.call_again(out)
             text += f": {n(case.number(out))}. Of the predictions themselves, as on JAX, it is {n(elsewhere)}"
+        if wrong == "Softmax" and case.shape(entry.output)[-1] == 1:
+            text += "; a softmax of one unit is always 1, whatever the loss comes to"
         fix = (
             "Use activation='sigmoid' for labels that are independent, or categorical_crossentropy for one class."
             if binary

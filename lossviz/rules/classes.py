@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import keras
 import numpy as np
 
 from lossviz.rules import evidence
@@ -24,6 +26,9 @@ def dice_batch(case: Case) -> Faults:
         ratios = [part for part in out.term.parts if part.exactness == "ratio"]
         if not ratios or any("batch" in part.axes for part in ratios):
             continue
+        y_true, y_pred = case.all_values([out.y_true, out.y_pred])
+        if y_true.min() < -1e-6 or y_true.max() > 1 + 1e-6 or y_pred.size == len(y_pred):
+            continue  # no areas: a correlation, a ratio of amounts
         single = evidence.single(case, out)
         if single is None:
             continue
@@ -62,11 +67,13 @@ def dice_background(case: Case) -> Faults:
         if not lost or not evidence.finite(whole, *own.values()) or whole > 0.5 * np.mean(list(own.values())):
             continue
         each = ", ".join(f"{n(value)} of class {c}" for c, value in own.items())
+        axes = tuple(range(1, y_true.ndim - 1))
+        apart = case.call(dataclasses.replace(out, loss=keras.losses.Dice(axis=axes)))
         yield (
             out.name,
             f"the classes are added up before the quotient, and the largest hides the others: the loss is {n(whole)}, "
             f"and the classes' own are {each}.",
-            f"Take the quotient of each class: keras.losses.Dice(axis={tuple(range(1, y_true.ndim - 1))}), or leave "
+            f"Take the quotient of each class: keras.losses.Dice(axis={axes}), which is {n(apart)} here, or leave "
             "the background out of y and of the predictions.",
         )
 

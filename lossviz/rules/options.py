@@ -34,11 +34,14 @@ def unused_option(case: Case) -> Faults:
         if loss_name(out) != "binary_focal_crossentropy" or alpha in (None, 0.25) or out.tensor is None:
             continue
         if not options.get("apply_class_balancing"):
+            config = {**out.loss.get_config(), "apply_class_balancing": True}
+            balanced = case.call_again(dataclasses.replace(out, loss=type(out.loss).from_config(config)))
             yield (
                 out.name,
                 f"alpha={n(alpha)} is set and not used: without apply_class_balancing=True the loss is "
                 f"{n(case.number(out))} for every alpha.",
-                f"BinaryFocalCrossentropy(alpha={n(alpha)}, apply_class_balancing=True), or no alpha.",
+                f"BinaryFocalCrossentropy(alpha={n(alpha)}, apply_class_balancing=True), which makes the loss "
+                f"{n(balanced)}, or no alpha.",
             )
 
 
@@ -116,8 +119,17 @@ def loss_weights_order(case: Case) -> Faults:
                 "loss_weights",
                 f"loss_weights={list(weights)} stand in the order of the losses, {', '.join(map(repr, meant))}, but "
                 f"Keras gives them by the alphabet: {_pairs(taken)}.",
-                f"Give loss_weights by name: {meant}.",
+                f"Give loss_weights by name: {meant}.{_total(case, taken, meant)}",
             )
+
+
+def _total(case: Case, taken: dict[str, float], meant: dict[str, float]) -> str:
+    """What the loss would be, where each output's is known."""
+    outputs = {name: case.output(name) for name in meant}
+    if case.report is None or any(out is None or out.tensor is None for out in outputs.values()):
+        return ""
+    moved = sum((meant[name] - taken[name]) * case.number(out) for name, out in outputs.items())
+    return f" The loss, {n(case.report.reported)}, is {n(case.report.reported + moved)} then."
 
 
 def _pairs(weights: dict[str, float]) -> str:

@@ -109,7 +109,8 @@ def _way_out(allowed: Range, targets: np.ndarray, recurrent: bool) -> str:
         return f"{plain}, or bring the targets into the range."
     low, high = float(np.min(allowed.low)), float(np.max(allowed.high))
     lowest = float(targets.min())
-    scaled = f"(y {'-' if lowest >= 0 else '+'} {n(abs(lowest))}) / {n(float(np.ptp(targets)))}"
+    shifted = f"(y {'-' if lowest >= 0 else '+'} {n(abs(lowest))})" if lowest else "y"
+    scaled = f"{shifted} / {n(float(np.ptp(targets)))}"
     if allowed.rows or np.ptp(targets) == 0:
         return f"{plain}."
     if (low, high) != (0, 1):

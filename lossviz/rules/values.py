@@ -306,5 +306,14 @@ def kl_targets(case: Case) -> Faults:
             out.name,
             f"the targets of a position sum to {n(sums.min())} to {n(sums.max())}, and a divergence compares "
             f"distributions: the loss is {n(case.number(out))}, and no predictions of 0 to 1 make it the distance 0.",
-            "Divide each row by its sum: y / y.sum(-1, keepdims=True).",
+            f"Divide each row by its sum: y / y.sum(-1, keepdims=True).{_of_distributions(case, out, y)}",
         )
+
+
+def _of_distributions(case: Case, out: Output, y: np.ndarray) -> str:
+    """What the divergence is of the targets divided by their sums."""
+    sums = y.sum(-1, keepdims=True)
+    if y.min() < 0 or sums.min() <= 0:
+        return ""
+    found = case.call(out, (y / sums).astype(case.value(out.y_true).dtype), None, *case.weight_and_mask(out))
+    return f" The loss is {n(found)} then."
