@@ -1075,7 +1075,8 @@ def test_a_way_out_says_what_the_loss_is_then(name, number):
 def test_a_way_out_says_what_the_loss_is_with_the_weights_as_meant():
     y = {"zeta": COLUMN + 1, "alpha": COLUMN + 3}
     (finding,) = lint(named([10.0, 1.0]), COLUMN, y)
-    assert finding.fix.endswith(f"The loss, {1 * 1 + 10 * 3}, is {10 * 1 + 1 * 3} then.")
+    said = f"The loss is {1 * 1 + 10 * 3}; with the weights by name it is {10 * 1 + 1 * 3}."
+    assert finding.sentence.endswith(said)
 
 
 def test_a_scalar_under_a_strategy():

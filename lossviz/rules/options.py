@@ -118,8 +118,8 @@ def loss_weights_order(case: Case) -> Faults:
             yield (
                 "loss_weights",
                 f"loss_weights={list(weights)} stand in the order of the losses, {', '.join(map(repr, meant))}, but "
-                f"Keras gives them by the alphabet: {_pairs(taken)}.",
-                f"Give loss_weights by name: {meant}.{_total(case, taken, meant)}",
+                f"Keras gives them by the alphabet: {_pairs(taken)}.{_total(case, taken, meant)}",
+                f"Give loss_weights by name: {meant}.",
             )
 
 
@@ -129,7 +129,7 @@ def _total(case: Case, taken: dict[str, float], meant: dict[str, float]) -> str:
     if case.report is None or any(out is None or out.tensor is None for out in outputs.values()):
         return ""
     moved = sum((meant[name] - taken[name]) * case.number(out) for name, out in outputs.items())
-    return f" The loss, {n(case.report.reported)}, is {n(case.report.reported + moved)} then."
+    return f" The loss is {n(case.report.reported)}; with the weights by name it is {n(case.report.reported + moved)}."
 
 
 def _pairs(weights: dict[str, float]) -> str:
