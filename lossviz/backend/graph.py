@@ -334,7 +334,7 @@ def rounding(trace: Trace, root: tf.Tensor, leaves: Sequence[np.ndarray]) -> flo
     ]
     with trace.graph.as_default():
         slopes = tf.gradients(root, tensors)
-    pairs = [(t, tf.convert_to_tensor(slope)) for t, slope in zip(tensors, slopes) if slope is not None]
+        pairs = [(t, tf.convert_to_tensor(slope)) for t, slope in zip(tensors, slopes) if slope is not None]
     numbers = trace.run([tensor for pair in pairs for tensor in pair], trace.feeds, leaves)
     eps = float(np.finfo(root.dtype.as_numpy_dtype).eps) if root.dtype != tf.bfloat16 else 2.0**-7
     sizes = (np.sum(np.abs(a.astype(np.float64) * b)) for a, b in zip(numbers[::2], numbers[1::2]))
