@@ -26,13 +26,13 @@ def scene():
 
 
 ELEMENTS = "element loss (batch, class): (4,3)"
-MEAN_OVER_CLASS = "mean over class: (4,3) → (4,), ÷ 3"
+MEAN_OVER_CLASS = "sum over class: (4,3) → (4,), ÷ 3 = mean"
 TABLE = {
     "the five-class scene": (
         ("binary_crossentropy", *scene()),
         [
             "element loss (batch, row, col, class): (16,256,256,5)",
-            "mean over class: (16,256,256,5) → (16,256,256), ÷ 5",
+            "sum over class: (16,256,256,5) → (16,256,256), ÷ 5 = mean",
             "× sample_weight (16,1,1) along batch: 0 … 1.5, 1 of 16 are 0",
             "sum over batch, row, col: (16,256,256) → (), ÷ 1 048 576",
         ],
@@ -47,7 +47,7 @@ TABLE = {
     ),
     "none, of which the progress bar shows the mean": (
         (L.MeanSquaredError(reduction="none"), targets(4, 3), inputs(4, 3)),
-        [ELEMENTS, MEAN_OVER_CLASS, "mean over batch: (4,) → (), ÷ 4"],
+        [ELEMENTS, MEAN_OVER_CLASS, "sum over batch: (4,) → (), ÷ 4 = mean"],
     ),
     "divided by the sum of the weights": (
         (L.MeanSquaredError(reduction="mean_with_sample_weight"), targets(4, 3), inputs(4, 3), SAMPLE_WEIGHTS),
@@ -68,11 +68,11 @@ TABLE = {
     ),
     "flattened": (
         (lambda y, p: ops.mean(ops.square(ops.reshape(y - p, (-1,)))), targets(4, 3), inputs(4, 3)),
-        [f"{ELEMENTS}, flattened to (12,)", "mean over batch, class: (12,) → (), ÷ 12"],
+        [f"{ELEMENTS}, flattened to (12,)", "sum over batch, class: (12,) → (), ÷ 12 = mean"],
     ),
     "mean over what a mask keeps": (
         (lambda y, p: ops.mean(tf.boolean_mask(tf.square(y - p), y > 0)), np.eye(4, 3, dtype="float32"), inputs(4, 3)),
-        [f"{ELEMENTS}, flattened to (12,)", "select: (12,) → (3,)", "mean over 1 axis: (3,) → (), ÷ 3"],
+        [f"{ELEMENTS}, flattened to (12,)", "select: (12,) → (3,)", "sum over 1 axis: (3,) → (), ÷ 3 = mean"],
     ),
     "a number of one's own": (
         (lambda y, p: 0.25 * ops.mean(ops.square(y - p), -1), targets(4, 3), inputs(4, 3)),
@@ -124,7 +124,7 @@ def test_a_mask_multiplies_by_steps_over_valid_steps():
     model = compiled(sequence(masked=True), "mse")
     assert words(lossviz.explain(model, x, targets(4, 5, 3))) == [
         "element loss (batch, step, class): (4,5,3)",
-        "mean over class: (4,5,3) → (4,5), ÷ 3",
+        "sum over class: (4,5,3) → (4,5), ÷ 3 = mean",
         "× mask (4,5) along batch, step: 0 … 1.17647, 3 of 20 are 0",
         "sum over batch, step: (4,5) → (), ÷ 20",
     ]
@@ -165,7 +165,7 @@ def test_regularisers_and_added_losses():
     batch = ["÷ 6"] if DIVIDES_ACTIVITY else []
     assert words(report, "o/activity")[-2 - len(batch) :] == ["× 0.01", *batch, "added to the total"]
     assert words(report, "adds")[1:] == [
-        "mean over feature: (6,4) → (6,), ÷ 4",
+        "sum over feature: (6,4) → (6,), ÷ 4 = mean",
         "sum over batch: (6,) → ()",  # Keras sums what is added
         "added to the total",
     ]

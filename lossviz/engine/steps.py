@@ -60,10 +60,10 @@ class Narrator:
     def last(self, word: str, tensor: Value) -> Step:
         """What Keras does to a loss that is an array: the mean of an output's, the sum of an added one."""
         shape, axes = self.shape(tensor), names.removed(self._dims(tensor), ())
-        text, size = f"{word} over {', '.join(axes) or 'all axes'}: {show_shape(shape)} → ()", math.prod(shape)
+        text, size = f"sum over {', '.join(axes) or 'all axes'}: {show_shape(shape)} → ()", math.prod(shape)
         if word == "sum":
             return Step(word, text, shape, (), axes)
-        return Step(word, f"{text}, ÷ {show_number(size)}", shape, (), axes, float(size))
+        return Step(word, f"{text}, ÷ {show_number(size)} = mean", shape, (), axes, float(size))
 
     def shape(self, tensor: Value) -> tuple[int, ...]:
         known = self.shapes.get(tensor)
@@ -98,11 +98,11 @@ class Narrator:
         axes = names.removed(self._dims(before), self._dims(after))
         gone = len(shape_in) - len(shape_out)
         over = ", ".join(axes) or ("1 axis" if gone == 1 else f"{gone} axes")
-        text = f"{word} over {over}: {show_shape(shape_in)} → {show_shape(shape_out)}"
+        text = f"sum over {over}: {show_shape(shape_in)} → {show_shape(shape_out)}"
         if word == "sum":
             return Step(word, text, shape_in, shape_out, axes)
         divisor = math.prod(shape_in) / max(math.prod(shape_out), 1)
-        return Step(word, f"{text}, ÷ {show_number(divisor)}", shape_in, shape_out, axes, divisor)
+        return Step(word, f"{text}, ÷ {show_number(divisor)} = mean", shape_in, shape_out, axes, divisor)
 
     def _scaling(self, divides: bool, other: Value, after: Value, shape_in: Shape, shape_out: Shape) -> Step | None:
         value = np.asarray(self.values[other])
