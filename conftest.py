@@ -5,7 +5,10 @@ And the fixture that several test files share.
 
 import base64
 import io
+import json
 import os
+import zlib
+from pathlib import Path
 
 import matplotlib
 import notebook_environment
@@ -44,6 +47,63 @@ def without_drawings(outputs: list) -> list:
     for output in outputs:
         output.get("data", {}).pop("image/svg+xml", None)
     return outputs
+
+
+# -- a sample of the long sets -----------------------------------------------------------------------------------------
+
+#: Sets that together take most of the time. Without --long and without a choice of your own (a file, -k), one test in
+#: `SAMPLE` of each runs, always the same ones, and only the notebooks that were stored with at most `SECONDS`.
+LONG = {
+    *("certified_axes", "cli", "epoch", "examples", "explain_errors", "explain_leaves_no_trace", "explain_shares"),
+    *(
+        "explain_matches_keras",
+        "figures",
+        "files_hostile",
+        "files_sound",
+        "findings",
+        "findings_sound",
+        "fixes",
+        "graph",
+    ),
+    *("guard", "kept", "keras_private", "layers", "loss_parts", "losses", "losses_backends", "museum", "nonfinite"),
+    *("playground", "plots", "program", "reach", "run", "testing"),
+}
+SAMPLE = 6
+SECONDS = 10
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--long", action="store_true", help="also what takes long: every case of the long sets, every notebook"
+    )
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):  # the workers of pytest-xdist do as they find it here
+        chosen = config.args_source is config.ArgsSource.ARGS or config.option.keyword
+        os.environ["LOSSVIZ_LONG_TESTS"] = "1" if config.getoption("--long") or chosen else ""
+
+
+def pytest_collection_modifyitems(config, items):
+    if os.environ["LOSSVIZ_LONG_TESTS"]:
+        return
+    left = [item for item in items if not _in_sample(item)]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in set(left)]
+
+
+def _in_sample(item) -> bool:
+    if isinstance(item, IPyNbCell):
+        return _seconds(item.path) <= SECONDS
+    if item.path.stem.removeprefix("test_") not in LONG:
+        return True
+    return zlib.crc32(item.nodeid.encode()) % SAMPLE == 0
+
+
+def _seconds(notebook: Path, known: dict = {}) -> float:  # noqa: B006  # read once
+    if notebook not in known:
+        known[notebook] = json.loads(notebook.read_text())["metadata"].get("lossviz", {}).get("seconds", 0)
+    return known[notebook]
 
 
 compare_text = IPyNbCell.compare_outputs
