@@ -1117,7 +1117,7 @@ def test_a_report_shows_them():
     report = lossviz.explain(identity(1, loss=scalar), A([[2.0], [5.0]]), np.zeros((2, 1)), A([1.0, 0.0]))
     (finding,) = report.findings
     text, page = str(report), report._repr_html_()
-    for words in (finding.rule, "Fix: Return one value a sample"):
+    for words in (finding.rule, "Fix: Return one value per sample"):
         assert words in text and words.replace("Fix:", "Fix:</b>") in page
     assert max(map(len, text.splitlines())) <= 76
     assert report.to_dict()["findings"][0]["rule"] == "scalar-loss"

@@ -452,7 +452,7 @@ class _Search:
             "step",
             way_out="Load or make the weights anew, and train again with a lower learning rate or clipnorm=1.0. To see "
             "where it began, stop at the first bad batch (keras.callbacks.TerminateOnNaN), and call find_nonfinite "
-            "on it with the weights of before.",
+            "on it with the weights from before that step.",
             weights=spoiled,
             **known,
         )

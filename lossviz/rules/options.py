@@ -87,7 +87,8 @@ def tversky_swapped(case: Case) -> Faults:
             out.name,
             f"alpha={n(alpha)} is the price of misses here and beta={n(beta)} that of false alarms, the other way "
             f"round than Keras documents them: the loss is {n(case.number(out))}. As documented it is {n(exchanged)}.",
-            f"Exchange them: Tversky(alpha={n(beta)}, beta={n(alpha)}), or use lossviz.losses.Tversky(fp=..., fn=...).",
+            f"Exchange them: Tversky(alpha={n(beta)}, beta={n(alpha)}), or use "
+            "lossviz.losses.SegmentationTversky, whose fp and fn are what they say.",
         )
 
 

@@ -49,7 +49,7 @@ def scalar_loss(case: Case) -> Faults:
         else:
             text += ": no weight and no mask can reach a single sample, and under a strategy it counts twice or more."
         fix = (
-            "Return one value a sample (or step, or pixel): average the last axis only, keras.ops.mean(..., axis=-1), "
+            "Return one value per sample (or step or pixel): average the last axis only, keras.ops.mean(..., axis=-1), "
             "and leave the rest to Keras."
         )
         single = evidence.single(case, out)
@@ -200,6 +200,6 @@ def strategy_scalar(case: Case) -> Faults:
             f"the loss returns one number, {n(number)}, which Keras does not divide by the {replicas} replicas: fit "
             f"prints {replicas} times that, {n(replicas * number)}, if all replicas see the same, and the gradient is "
             f"{replicas} times as large.",
-            "Return one value a sample (for Dice and Tversky: an axis that keeps the batch), so that Keras divides by "
-            "the replicas.",
+            "Return one value per sample (for Dice and Tversky: an axis that keeps the batch), so that Keras divides "
+            "by the replicas.",
         )

@@ -42,21 +42,21 @@ def weights_axis(case: Case) -> Faults:
                 yield (
                     out.name,
                     f"{word} of shape {array.shape} is lined up with the last axis of the element losses, shape "
-                    f"{shape}, not with the samples: the loss is {n(case.number(out))}. One weight a sample gives "
+                    f"{shape}, not with the samples: the loss is {n(case.number(out))}. One weight per sample gives "
                     f"{n(right)}.",
                     f"Pass {word} of shape {(shape[0], *(1 for _ in shape[1:]))}: "
                     f"{word}.reshape{(-1, *(1 for _ in shape[1:]))}."
                     if word != "the mask"
-                    else "Return one loss value a step, of the shape of the mask.",
+                    else "Return one loss value per step, of the shape of the mask.",
                 )
                 continue
             right = _masked_elements(out, array)
             yield (
                 out.name,
-                f"the loss returns one value a sample, shape {shape}, and {word} of shape {array.shape} meets the "
+                f"the loss returns one value per sample, shape {shape}, and {word} of shape {array.shape} meets the "
                 f"samples along its last axis, so step t of every sample has the loss of sample t: the loss is "
                 f"{n(case.number(out))}." + (f" Over the steps that count it is {n(right)}." if right else ""),
-                "Return one loss value a step: average the last axis only, and give y_true and the predictions a "
+                "Return one loss value per step: average the last axis only, and give y_true and the predictions a "
                 "last axis, such as shape (batch, steps, 1).",
             )
 
