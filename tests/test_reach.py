@@ -190,6 +190,33 @@ def test_the_floor_under_a_root(activation, scale, seed):
     assert sentence_of_the_floor(MODELS[key], X, y) == pytest.approx(lowest, rel=1e-3)
 
 
+def projected(rows: np.ndarray) -> np.ndarray:
+    """The nearest rows that are at least 0 and sum to 1 (Held, Wolfe and Crowder 1974: sort, and find the threshold)."""
+    ordered = -np.sort(-rows, axis=-1)
+    excess = np.cumsum(ordered, -1) - 1
+    count = np.sum(ordered * np.arange(1, rows.shape[-1] + 1) > excess, -1, keepdims=True)
+    return np.maximum(rows - np.take_along_axis(excess, count - 1, -1) / count, 0)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.sampled_from([1.0, 3.0, 30.0]), st.sampled_from([0.0, -4.0, 25.0]), st.booleans(), st.integers(0, 99))
+def test_the_floor_under_a_softmax(scale, shift, weighted, seed):
+    rng = np.random.default_rng(seed)
+    y = (rng.normal(size=(6, 3)) * scale + shift).astype("float32")
+    weight = rng.random(6).astype("float32") if weighted else np.ones(6, "float32")
+    if "softmax" not in MODELS:
+        MODELS["softmax"] = trained(layers.Dense(3, "softmax"), "mse")
+    floors = []
+    with mock.patch.object(reach, "floor", lambda *args: floors.append(floor(*args)) or floors[-1]):
+        found = [f for f in lossviz.lint(MODELS["softmax"], X, y, weight) if f.rule == "out-of-reach"]
+    target = y.astype(float)
+    lowest = float(np.mean(np.square(projected(target) - target).mean(-1) * weight))
+    now = MODELS["softmax"].test_on_batch(X, y, weight)
+    if found:
+        assert floors[0].lowest == pytest.approx(lowest, rel=1e-6)
+    assert bool(found) == (lowest >= 0.01 * now)
+
+
 def test_a_loss_of_pairs_claims_nothing():
     """The best place of each prediction depends on the others."""
 

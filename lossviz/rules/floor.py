@@ -137,7 +137,9 @@ class OfPredictions:
     def _lowest_rows(self, low, high) -> tuple[float, np.ndarray] | None:
         """Where the predictions of a row sum to 1: a price for their sum, one for each row, makes them do so."""
         slopes = np.stack([self(low)[1], self(high)[1]])
-        cheap, dear = slopes.min((0, -1))[..., None] * 2 - 1e-9, slopes.max((0, -1))[..., None] * 2 + 1e-9
+        least, most = (extreme((0, -1))[..., None] for extreme in (slopes.min, slopes.max))
+        beyond = np.maximum(np.abs(least), np.abs(most)) + 1e-9
+        cheap, dear = least - beyond, most + beyond
         for _ in range(_PRICES):
             price = 0.5 * (cheap + dear)
             point = self._halved(low, high, np.broadcast_to(price, low.shape))
