@@ -132,7 +132,7 @@ def brute(y, loss, low, high, weight):
     return total / y.size
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
 @given(
     st.sampled_from(list(ENDS)), st.sampled_from(list(LOSSES)), st.sampled_from([1.0, 3.0, 50.0]),
     st.sampled_from([0.0, -20.0, 20.0]), st.booleans(), st.integers(0, 99),
@@ -154,7 +154,8 @@ def test_the_floor_is_that_of_brute_force(activation, loss, scale, shift, weight
     if found:
         said = float(found[0].sentence.split("never below ")[1].split(";")[0].split(",")[0].rstrip("."))
         assert said == pytest.approx(lowest, rel=1e-3)
-        assert floors[0].lowest == pytest.approx(lowest, rel=1e-6) and floors[0].without < 1e-6 * now
+        # a float32 log_cosh has lost digits below 1e-7
+        assert floors[0].lowest == pytest.approx(lowest, rel=1e-6, abs=1e-7) and floors[0].without < 1e-6 * now
         assert ("never quite reaches" in found[0].sentence) == (activation in NEVER_QUITE)
     assert bool(found) == (lowest >= 0.01 * now)
 
@@ -177,7 +178,7 @@ def test_the_floor_of_the_steps_that_count(loss):
     assert sentence_of_the_floor(compiled(keras.Model(entry, out), loss), x, y) == pytest.approx(expected, rel=1e-3)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8, deadline=None, derandomize=True, database=None)
 @given(st.sampled_from(list(ENDS)), st.sampled_from([3.0, 20.0]), st.integers(0, 99))
 def test_the_floor_under_a_root(activation, scale, seed):
     """The slope of each prediction depends on all of them; its sign does not."""
@@ -191,14 +192,14 @@ def test_the_floor_under_a_root(activation, scale, seed):
 
 
 def projected(rows: np.ndarray) -> np.ndarray:
-    """The nearest rows that are at least 0 and sum to 1 (Held, Wolfe and Crowder 1974: sort, and find the threshold)."""
+    """The nearest rows that are at least 0 and sum to 1 (Held, Wolfe and Crowder 1974: sort, find the threshold)."""
     ordered = -np.sort(-rows, axis=-1)
     excess = np.cumsum(ordered, -1) - 1
     count = np.sum(ordered * np.arange(1, rows.shape[-1] + 1) > excess, -1, keepdims=True)
     return np.maximum(rows - np.take_along_axis(excess, count - 1, -1) / count, 0)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10, deadline=None, derandomize=True, database=None)
 @given(st.sampled_from([1.0, 3.0, 30.0]), st.sampled_from([0.0, -4.0, 25.0]), st.booleans(), st.integers(0, 99))
 def test_the_floor_under_a_softmax(scale, shift, weighted, seed):
     rng = np.random.default_rng(seed)
