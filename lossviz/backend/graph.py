@@ -17,6 +17,8 @@ import tensorflow as tf
 from tensorflow.python.eager import record
 from tensorflow.python.framework.auto_control_deps import AutomaticControlDependencies
 
+from lossviz.backend.program import inputs_first
+
 # What looks at a variable without moving it.
 _READING = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"}
 # What draws another number each time it runs. `Stateless...` draws what its seed says.
@@ -236,19 +238,11 @@ def put_back(values: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> None:
 def ancestors(tensors: Iterable[tf.Tensor], control: bool = False) -> list[tf.Operation]:
     """All operations that `tensors` are computed from, inputs before consumers; with `control` also those that only
     have to run before."""
-    order: list[tf.Operation] = []
-    done: set[str] = set()
-    stack = [(tensor.op, False) for tensor in tensors]
-    while stack:
-        operation, expanded = stack.pop()
-        if expanded:
-            order.append(operation)
-        elif operation.name not in done:
-            done.add(operation.name)
-            stack.append((operation, True))
-            stack.extend((tensor.op, False) for tensor in operation.inputs if tensor.op.name not in done)
-            stack.extend((other, False) for other in operation.control_inputs if control)
-    return order
+
+    def above(operation: tf.Operation) -> list[tf.Operation]:
+        return [*(tensor.op for tensor in operation.inputs), *(operation.control_inputs if control else ())]
+
+    return inputs_first((tensor.op for tensor in tensors), above, lambda operation: operation.name)
 
 
 def expand_fused(graph: tf.Graph, root: tf.Tensor) -> None:

@@ -7,15 +7,16 @@ name its axes or tell its steps.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from lossviz.backend.recorded import Added, Recorded
+
+T = TypeVar("T")
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -57,11 +58,6 @@ class Value:
         return self.shape is not None and None not in self.shape
 
     @property
-    def size(self) -> int | None:
-        """How many numbers it holds, if that is known."""
-        return math.prod(self.shape) if self.is_static else None  # type: ignore[arg-type]
-
-    @property
     def is_floating(self) -> bool:
         return self.dtype in _FLOATS
 
@@ -95,20 +91,25 @@ class Op:
         return f"<{self.kind}: {self.word} {self.name}>"
 
 
+def inputs_first(starts: Iterable[T], above: Callable[[T], Iterable[T]], name: Callable[[T], Hashable]) -> list[T]:
+    """Everything that stands `above` these, and they themselves; inputs before consumers. `name` tells them apart."""
+    order: list[T] = []
+    done: set[Hashable] = set()
+    stack = [(start, False) for start in starts]
+    while stack:
+        one, expanded = stack.pop()
+        if expanded:
+            order.append(one)
+        elif name(one) not in done:
+            done.add(name(one))
+            stack.append((one, True))
+            stack.extend((other, False) for other in above(one) if name(other) not in done)
+    return order
+
+
 def ancestors(values: Iterable[Value]) -> list[Op]:
     """All operations that `values` are computed from, inputs before consumers."""
-    order: list[Op] = []
-    done: set[Op] = set()
-    stack = [(value.op, False) for value in values]
-    while stack:
-        operation, expanded = stack.pop()
-        if expanded:
-            order.append(operation)
-        elif operation not in done:
-            done.add(operation)
-            stack.append((operation, True))
-            stack.extend((value.op, False) for value in operation.inputs if value.op not in done)
-    return order
+    return inputs_first((value.op for value in values), lambda op: [value.op for value in op.inputs], id)
 
 
 class Program(ABC):
