@@ -60,10 +60,7 @@ class Narrator:
     def last(self, word: str, tensor: Value) -> Step:
         """What Keras does to a loss that is an array: the mean of an output's, the sum of an added one."""
         shape, axes = self.shape(tensor), names.removed(self._dims(tensor), ())
-        text, size = f"sum over {', '.join(axes) or 'all axes'}: {show_shape(shape)} → ()", math.prod(shape)
-        if word == "sum":
-            return Step(word, text, shape, (), axes)
-        return Step(word, f"{text}, ÷ {show_number(size)} = mean", shape, (), axes, float(size))
+        return self._added_up(word, ", ".join(axes) or "all axes", shape, (), axes)
 
     def shape(self, tensor: Value) -> tuple[int, ...]:
         known = self.shapes.get(tensor)
@@ -98,6 +95,11 @@ class Narrator:
         axes = names.removed(self._dims(before), self._dims(after))
         gone = len(shape_in) - len(shape_out)
         over = ", ".join(axes) or ("1 axis" if gone == 1 else f"{gone} axes")
+        return self._added_up(word, over, shape_in, shape_out, axes)
+
+    @staticmethod
+    def _added_up(word: str, over: str, shape_in: Shape, shape_out: Shape, axes: tuple[str, ...]) -> Step:
+        """A sum, or a mean: a sum that is divided by the count of what it adds."""
         text = f"sum over {over}: {show_shape(shape_in)} → {show_shape(shape_out)}"
         if word == "sum":
             return Step(word, text, shape_in, shape_out, axes)
