@@ -213,6 +213,7 @@ def truth(loss: RandomLoss, seed: int, rounds: int = 3) -> Truth:
         total = tf.reduce_mean(loss.tail(elements, tf.constant(loss.y)))
     slope = tf.convert_to_tensor(tape.gradient(total, elements, unconnected_gradients="zero"))
     shares = (elements.numpy().astype(float) * slope.numpy()).ravel()
+    counts = slope.numpy().ravel() != 0  # an element that the loss cuts off has no share, wherever it comes from
     rank = loss.p.ndim
     here: list[np.ndarray] = []
     seen = [np.full(shares.size, -1) for _ in range(rank)]
@@ -233,7 +234,7 @@ def truth(loss: RandomLoss, seed: int, rounds: int = 3) -> Truth:
             hit = moved.any(axis=tuple(k + 1 for k in range(rank) if k != axis))
             count = hit.sum(1)
             place = np.where(count == 1, hit.argmax(1), -1)
-            mixed[axis] |= bool((count > 1).any())
+            mixed[axis] |= bool((count > 1)[counts].any())
             both = (place >= 0) & (seen[axis] >= 0)
             varies[axis] |= bool((place != seen[axis])[both].any())
             seen[axis] = np.where(seen[axis] < 0, place, seen[axis])
