@@ -1,7 +1,8 @@
 """TensorFlow's graph as a `Program`: which kind each of its operations is, and how it is run and differentiated.
 
-`_KINDS` names the operations that need no more than their kind; `_LOWERED` has a function for each that holds more
-(an axis, a permutation). What stands in neither is "other": nothing is believed of it.
+`_KINDS` names the operations that need no more than their kind, `_HOW` the word that some have beside it, and `_LOWERED`
+has a function for each that holds more (an axis, a permutation). What stands in none is "other": nothing is believed of
+it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,32 @@ from lossviz.backend import keras_private as _keras
 from lossviz.backend.program import Loss, Op, Program, Value
 from lossviz.backend.tracing import Traced
 
+#: What is computed for each element by itself, in the words of `keras.ops` and NumPy.
+_ELEMENTWISE = {
+    "Abs": "abs", "Sign": "sign", "Exp": "exp", "Expm1": "expm1", "Log": "log", "Log1p": "log1p", "Sqrt": "sqrt",
+    "Rsqrt": "rsqrt", "Square": "square", "Reciprocal": "reciprocal", "Inv": "reciprocal", "Tanh": "tanh",
+    "Relu": "relu", "Relu6": "relu6", "Elu": "elu", "Selu": "selu", "Softplus": "softplus", "Softsign": "softsign",
+    "LeakyRelu": "leaky_relu", "Erf": "erf", "Erfc": "erfc", "Erfinv": "erfinv", "Lgamma": "lgamma",
+    "Digamma": "digamma", "Sin": "sin", "Cos": "cos", "Tan": "tan", "Asin": "arcsin", "Acos": "arccos",
+    "Atan": "arctan", "Atan2": "arctan2", "Sinh": "sinh", "Cosh": "cosh", "Asinh": "arcsinh", "Acosh": "arccosh",
+    "Atanh": "arctanh", "Floor": "floor", "Ceil": "ceil", "Round": "round", "Rint": "round", "Maximum": "maximum",
+    "Minimum": "minimum", "Pow": "power", "SquaredDifference": "squared_difference", "ClipByValue": "clip",
+    "Xlogy": "xlogy", "Xlog1py": "xlog1py", "Xdivy": "xdivy", "FloorDiv": "floor_divide", "FloorMod": "mod",
+    "Mod": "fmod", "IsNan": "isnan", "IsInf": "isinf", "IsFinite": "isfinite", "Equal": "equal",
+    "NotEqual": "not_equal", "Greater": "greater", "GreaterEqual": "greater_equal", "Less": "less",
+    "LessEqual": "less_equal", "LogicalAnd": "logical_and", "LogicalOr": "logical_or", "LogicalNot": "logical_not",
+}  # fmt: skip
+_OPAQUE = {
+    **dict.fromkeys(("While", "StatelessWhile", "MapDefun"), "loop"),
+    **dict.fromkeys(("If", "StatelessIf", "Case", "StatelessCase"), "branch"),
+    **dict.fromkeys(("PartitionedCall", "StatefulPartitionedCall", "SymbolicGradient", "XlaLaunch"), "call"),
+    **dict.fromkeys(("PyFunc", "PyFuncStateless", "EagerPyFunc"), "python"),
+}
+_HOW = {
+    **_ELEMENTWISE, **_OPAQUE, **dict.fromkeys(("DivNoNan", "MulNoNan"), "no_nan"), "Const": "constant",
+    **dict.fromkeys(("SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits"), "crossentropy"),
+}  # fmt: skip
+
 _KINDS = {
     **dict.fromkeys(("Identity", "EnsureShape", "CheckNumerics", "Snapshot"), "identity"),
     **dict.fromkeys(("StopGradient", "PreventGradient"), "stop"),
@@ -33,19 +60,9 @@ _KINDS = {
     **dict.fromkeys(("SegmentSum", "UnsortedSegmentSum"), "scatter"),
     **dict.fromkeys(("Range", "Fill", "Where", "Unique", "UniqueV2", "ListDiff", "Bincount", "DenseBincount"), "fresh"),
     **dict.fromkeys(("UnsortedSegmentProd", "UnsortedSegmentMin"), "fresh"),
-    **dict.fromkeys(("PyFunc", "PyFuncStateless", "EagerPyFunc", "While", "StatelessWhile", "If"), "opaque"),
-    **dict.fromkeys(("StatelessIf", "Case", "StatelessCase", "PartitionedCall", "MapDefun", "XlaLaunch"), "opaque"),
-    **dict.fromkeys(("StatefulPartitionedCall", "SymbolicGradient"), "opaque"),
-    **dict.fromkeys(("Abs", "Sign", "Exp", "Expm1", "Log", "Log1p", "Sqrt", "Rsqrt", "Square", "Tanh"), "elementwise"),
-    **dict.fromkeys(("Relu", "Relu6", "Elu", "Selu", "Softplus", "Softsign", "LeakyRelu", "Erf"), "elementwise"),
-    **dict.fromkeys(("Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Erfc"), "elementwise"),
-    **dict.fromkeys(("Floor", "Ceil", "Round", "Rint", "Reciprocal", "Inv", "Lgamma", "Digamma"), "elementwise"),
-    **dict.fromkeys(("Maximum", "Minimum", "Pow", "SquaredDifference", "ClipByValue", "Xlogy", "Xdivy"), "elementwise"),
-    **dict.fromkeys(("FloorDiv", "FloorMod", "Mod", "Atan2", "Xlog1py", "IsNan", "IsInf", "IsFinite"), "elementwise"),
-    **dict.fromkeys(("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"), "elementwise"),
-    **dict.fromkeys(("LogicalAnd", "LogicalOr", "LogicalNot"), "elementwise"),
     "Cast": "cast", "Neg": "neg", "OneHot": "one_hot", "Placeholder": "feed",
     "MatrixDiagPartV3": "diagonal", "IdentityN": "custom", "Const": "fresh",
+    **dict.fromkeys(_ELEMENTWISE, "elementwise"), **dict.fromkeys(_OPAQUE, "opaque"),
 }  # fmt: skip
 
 #: Sorted or transformed: how many of the last axes are mixed.
@@ -219,7 +236,7 @@ def _meaning(operation: tf.Operation) -> tuple[str, dict[str, Any], Sequence[int
     """The kind, what it leaves open, and the order of the inputs, where it is not TensorFlow's."""
     kind = operation.type
     if has_own_gradient(operation):
-        return "custom", {}, None
+        return "custom", _how(kind), None
     if kind in _LOWERED:
         return _LOWERED[kind](operation)
     if kind in _REDUCED or kind in ("ArgMax", "ArgMin"):
@@ -230,7 +247,11 @@ def _meaning(operation: tf.Operation) -> tuple[str, dict[str, Any], Sequence[int
         return ("window" if kind == "MaxPool" else "scatter"), {"nonlinear": True, "by_order": True}, None
     if kind in ("Shape", "Size", "Rank", "ZerosLike", "OnesLike"):
         return ("other" if kind.endswith("Like") else "fresh"), {"by_shape": True}, None
-    return _KINDS.get(kind, "other"), {}, None
+    return _KINDS.get(kind, "other"), _how(kind), None
+
+
+def _how(kind: str) -> dict[str, Any]:
+    return {"how": _HOW[kind]} if kind in _HOW else {}
 
 
 def _static(tensor: tf.Tensor) -> np.ndarray | None:

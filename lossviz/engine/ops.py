@@ -48,9 +48,11 @@ KINDS: dict[str, Kind] = {
     "add": Kind(axes.broadcast, ALL, adds=True, said="add"),  # info: signs
     "neg": Kind(axes.broadcast, FIRST, said="negate"),
     "mul": Kind(axes.broadcast, ONE, said="scale"),
-    "div": Kind(axes.broadcast, FIRST, said="scale"),
+    "div": Kind(
+        axes.broadcast, FIRST, said="scale"
+    ),  # info: how is "no_nan" where a zero makes 0 of anything (mul too)
     "select": Kind(axes.broadcast, CHOICES, said="select"),
-    "elementwise": Kind(axes.broadcast),
+    "elementwise": Kind(axes.broadcast),  # info: how, the name in keras.ops or NumPy: exp, maximum, logical_and, ...
     "one_hot": Kind(axes.one_hot),
     "squash": Kind(axes.broadcast),  # info: how (softmax, log_softmax over the last axis; sigmoid)
     # shapes
@@ -71,11 +73,11 @@ KINDS: dict[str, Kind] = {
     "window": Kind(axes.window, FIRST, collects=True),  # of a convolution, an average; info: channels
     # what is made anew, or cannot be read
     "mix": Kind(axes.mix),  # info: axes (how many of the last ones), by_order
-    "fresh": Kind(axes.nameless),  # info: by_shape
+    "fresh": Kind(axes.nameless),  # info: by_shape; how is "constant" where the code holds the numbers
     "read": Kind(axes.nameless),  # a weight
     "feed": Kind(axes.nameless),
     "custom": Kind(axes.passed),  # it has a gradient of its own
-    "opaque": Kind(axes.nameless),  # loops, branches, Python
+    "opaque": Kind(axes.nameless),  # info: how (loop, branch, call, python)
     "other": Kind(axes.broadcast),
 }
 
