@@ -1,6 +1,6 @@
 """TensorFlow's graph as a `Program`: which kind each of its operations is, and how it is run and differentiated.
 
-`_KINDS` names the operations that need no more than their kind, `_HOW` the word that some have beside it, and `_LOWERED`
+`_KINDS` names the operations that need no more than their kind, `_HOW` the word that some have beside it; `_LOWERED`
 has a function for each that holds more (an axis, a permutation). What stands in none is "other": nothing is believed of
 it.
 """
