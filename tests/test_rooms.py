@@ -37,6 +37,8 @@ MAY_IMPORT = {
     "files": {"backend", "layers", "losses"},
     "__main__": {"__init__", "ask", "backend", "files", "records", "report", "rules"},
 }
+#: Rooms that never import TensorFlow or JAX.
+NEUTRAL = {"records", "report", "engine", "nonfinite"}
 RECORDS = {"report.records", "report.difference", "report.findings", "report.escape"}
 
 
@@ -112,6 +114,16 @@ def test_what_is_not_public_is_imported_in_the_backend_alone():
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("keras.src", "tensorflow.python"))
     ]
     assert {room(name) for name in private} == {"backend"}
+
+
+def test_what_reads_the_neutral_program_imports_no_backend():
+    found = set()
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            imported += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found |= {room(name) for other in imported if other.split(".")[0] in ("tensorflow", "jax")}
+    assert found.isdisjoint(NEUTRAL) and "backend" in found
 
 
 def test_every_kind_of_import_counts(tmp_path):

@@ -35,6 +35,7 @@ class Trace:
     feeds: list[tf.Tensor]
     forward: set[str] = field(default_factory=set)  # names of the operations of the forward pass
     regions: dict[str, int] = field(default_factory=dict)  # operation's name -> the call of a layer that made it
+    layers: list[str] = field(default_factory=list)  # name of the layer, by the number of the call
     pruned: dict = field(default_factory=dict)  # what `run` has made, by what it fetches and is fed
     orders: dict = field(default_factory=dict)  # tensor reference -> `ancestors`, for whoever asks again
     slopes: dict = field(default_factory=dict)  # tensor reference -> its gradients, for whoever asks again

@@ -75,14 +75,20 @@ class Op:
     """One operation: its kind (`engine.ops.KINDS`), the backend's own word for it, and what that leaves open (`info`).
 
     `inputs` begin with what the operation moves or adds up; indices, sizes and factors that are not symmetric follow.
-    `forward` says that the model's forward pass made it, `region` in which call of a layer.
+    `forward` says that the model's forward pass made it, `region` in which call of a layer. `backward` says that
+    `Program.backward` made it; `original` is then the operation that it differentiates, None where it only adds
+    gradients up.
     """
 
-    __slots__ = ("forward", "info", "inputs", "kind", "name", "outputs", "region", "source", "word")
+    __slots__ = (
+        "backward", "forward", "info", "inputs", "kind", "name", "original", "outputs", "region", "source", "word",
+    )  # fmt: skip
 
     def __init__(self, kind: str, word: str, name: str, source: Any, forward: bool, region: int | None):
         self.kind, self.word, self.name, self.source = kind, word, name, source
         self.forward, self.region = forward, region
+        self.backward = False
+        self.original: Op | None = None
         self.info: Mapping[str, Any] = {}
         self.inputs: tuple[Value, ...] = ()
         self.outputs: tuple[Value, ...] = ()
@@ -110,6 +116,15 @@ def inputs_first(starts: Iterable[T], above: Callable[[T], Iterable[T]], name: C
 def ancestors(values: Iterable[Value]) -> list[Op]:
     """All operations that `values` are computed from, inputs before consumers."""
     return inputs_first((value.op for value in values), lambda op: [value.op for value in op.inputs], id)
+
+
+@dataclass(frozen=True, eq=False)
+class Backward:
+    """The derivative of a root: by each of some values, None where it does not depend on one; and the value of the
+    derivative of the root by itself, which may be fed."""
+
+    gradients: list[Value | None]
+    seed: Value
 
 
 class Program(ABC):
@@ -159,6 +174,34 @@ class Program(ABC):
     def measured(self, values: Iterable[Value]) -> dict[Value, Value]:
         """For each value, the value of its shape."""
 
+    def summary(self, values: Sequence[Value], feeds: Sequence[Value]) -> Callable[[Sequence], np.ndarray]:
+        """How many numbers of each value are -inf, inf and NaN, shape (values, 3), as a function of numbers for
+        `feeds`. Nothing else leaves the program: a look at all of its values needs no more memory than a run."""
+        raise NotImplementedError
+
+    def backward(self, root: Value, weights: Sequence[Value], scale: float) -> Backward:
+        """The backward pass of `scale * root` by `weights` as operations (`Op.backward`), so that what each hands
+        back can be looked at and fed. Raises one of `underivable`."""
+        raise NotImplementedError
+
+    def derivatives(self, op: Op) -> list[Op]:
+        """The operations of backward passes that differentiate this one, in the order in which they were made. Their
+        inputs from other operations of the backward pass are what comes in, their outputs what is handed back."""
+        raise NotImplementedError
+
+    def place(self, op: Op) -> int:
+        """Which of the program's operations it is, in the order in which they were made."""
+        raise NotImplementedError
+
+    def frames(self, op: Op) -> list[tuple[str, int]]:
+        """File and line of each call that was open when the operation was made, outermost first."""
+        raise NotImplementedError
+
+    def paths(self, variables: Iterable[Any]) -> dict[Value, str]:
+        """What variables are read from (`Loss.captured`), and the path of each: these of Keras in their order, then
+        others."""
+        raise NotImplementedError
+
 
 @dataclass(eq=False)
 class Loss:
@@ -175,5 +218,6 @@ class Loss:
     looked_at: list[Value] = field(default_factory=list)  # what else the report or a rule may ask for
     trainable: list[Value] = field(default_factory=list)  # what the trainable weights are read from
     captured: list[Value] = field(default_factory=list)  # what any weight is read from
+    layers: list[str] = field(default_factory=list)  # names of the layers that were called, by `Op.region`
     name: str = "compute_loss"
     batch_size: int | None = None

@@ -17,9 +17,10 @@ import tensorflow as tf
 
 from lossviz.backend import graph
 from lossviz.backend import keras_private as _keras
-from lossviz.backend.program import Loss, Op, Program, Value
+from lossviz.backend.program import Backward, Loss, Op, Program, Value
 from lossviz.backend.tracing import Traced
 
+_BACKWARD = "lossviz_gradient"  # the names of a backward pass begin so
 #: What is computed for each element by itself, in the words of `keras.ops` and NumPy.
 _ELEMENTWISE = {
     "Abs": "abs", "Sign": "sign", "Exp": "exp", "Expm1": "expm1", "Log": "log", "Log1p": "log1p", "Sqrt": "sqrt",
@@ -77,9 +78,11 @@ _REDUCED = {
 }  # fmt: skip
 
 
-def lower(traced: Traced) -> Loss:
-    """The traced loss as a program. Fused operations are taken apart first, so that the axes they hide are there."""
-    graph.expand_fused(traced.trace.graph, traced.root)
+def lower(traced: Traced, expanded: bool = True) -> Loss:
+    """The traced loss as a program. If `expanded`, fused operations are taken apart first, so that the axes they hide
+    are there."""
+    if expanded:
+        graph.expand_fused(traced.trace.graph, traced.root)
     program = TensorFlowProgram(traced.trace)
 
     def value(tensor: Any) -> Value | None:
@@ -109,6 +112,7 @@ def lower(traced: Traced) -> Loss:
         looked_at=values(tensor for one in recorder.crossentropies for tensor in (one.target, one.output)),
         trainable=values(traced.trainable),
         captured=values(inner for _, inner in traced.trace.graph.captures),
+        layers=traced.trace.layers,
         name=traced.name,
         batch_size=traced.batch_size,
     )  # fmt: skip
@@ -123,6 +127,8 @@ class TensorFlowProgram(Program):
         self.trace = trace
         self._values: dict = {}
         self._ops: dict[str, Op] = {}
+        self._summaries: dict[tuple[Value, ...], tf.Tensor] = {}
+        self._places: dict[str, int] = {}
         self.feeds = [self.value(tensor) for tensor in trace.feeds]
 
     def value(self, tensor: tf.Tensor) -> Value:
@@ -134,15 +140,13 @@ class TensorFlowProgram(Program):
         return found
 
     def op_of(self, value: Value) -> Op:
-        operation = value.source.op
+        return self._op(value.source.op)
+
+    def _op(self, operation: tf.Operation) -> Op:
         found = self._ops.get(operation.name)
         if found is None:
             found = self._ops[operation.name] = self._lowered(operation)
         return found
-
-    @staticmethod
-    def kind_of(operation: tf.Operation) -> str:
-        return _meaning(operation)[0]
 
     def _lowered(self, operation: tf.Operation) -> Op:
         kind, info, order = _meaning(operation)
@@ -152,6 +156,9 @@ class TensorFlowProgram(Program):
         op.inputs = tuple(self.value(inputs[k]) for k in (order or range(len(inputs))))
         op.outputs = tuple(self.value(output) for output in operation.outputs)
         op.info = info
+        if operation.name.startswith(_BACKWARD):
+            op.backward = True
+            op.original = None if operation._original_op is None else self._op(operation._original_op)
         return op
 
     def constant(self, value: Value) -> np.ndarray | None:
@@ -215,6 +222,51 @@ class TensorFlowProgram(Program):
     def measured(self, values: Iterable[Value]) -> dict[Value, Value]:
         with self.trace.graph.as_default():
             return {value: self.value(tf.shape(value.source)) for value in values}
+
+    def summary(self, values: Sequence[Value], feeds: Sequence[Value]) -> Callable[[Sequence], np.ndarray]:
+        key = tuple(values)
+        if key not in self._summaries:
+            with self.trace.graph.as_default():
+                self._summaries[key] = tf.stack([_not_finite(value.source) for value in values])
+        run = self.runner([self.value(self._summaries[key])], feeds)
+        return lambda numbers: run(numbers)[0]
+
+    def backward(self, root: Value, weights: Sequence[Value], scale: float) -> Backward:
+        with self.trace.graph.as_default():
+            seed = tf.constant(scale, root.source.dtype)
+            found = tf.gradients(root.source, _sources(weights), grad_ys=seed, name=_BACKWARD) if weights else []
+        slopes = [slope.values if isinstance(slope, tf.IndexedSlices) else slope for slope in found]
+        return Backward([None if slope is None else self.value(slope) for slope in slopes], self.value(seed))
+
+    def derivatives(self, op: Op) -> list[Op]:
+        operations = self.trace.graph.get_operations()
+        return [self._op(o) for o in operations if o._original_op is op.source and o.name.startswith(_BACKWARD)]
+
+    def place(self, op: Op) -> int:
+        if op.name not in self._places:
+            self._places = {operation.name: k for k, operation in enumerate(self.trace.graph.get_operations())}
+        return self._places[op.name]
+
+    def frames(self, op: Op) -> list[tuple[str, int]]:
+        return [(frame.filename, frame.lineno) for frame in op.source.traceback]
+
+    def paths(self, variables: Iterable[Any]) -> dict[Value, str]:
+        known = {id(variable.value.handle): (k, variable.path) for k, variable in enumerate(variables)}
+        found = {
+            self.value(inner): known.get(id(outer), (len(known), getattr(outer, "name", "") or "variable"))
+            for outer, inner in self.trace.graph.captures
+            if inner.dtype == tf.resource
+        }
+        return {value: found[value][1] for value in sorted(found, key=lambda value: found[value][0])}
+
+
+def _not_finite(tensor: tf.Tensor) -> tf.Tensor:
+    """How many of its numbers are -inf, inf and NaN, shape (3,)."""
+    if tensor.dtype.is_complex:
+        tensor = tf.abs(tensor)
+    elif tensor.dtype not in (tf.float16, tf.bfloat16, tf.float32, tf.float64):
+        tensor = tf.cast(tensor, tf.float32)
+    return tf.raw_ops.DebugNumericSummaryV2(input=tensor, output_dtype=tf.float64, tensor_debug_mode=3)[2:]
 
 
 def _sources(values: Iterable[Value]) -> list[tf.Tensor]:

@@ -49,6 +49,7 @@ def _trace(structure: list, compute: Callable, **known) -> Traced:
         "inputs": {},
         "forward": set(),
         "regions": {},
+        "layers": [],
     }
 
     def traced(*placeholders: tf.Tensor) -> tf.Tensor:
@@ -58,7 +59,7 @@ def _trace(structure: list, compute: Callable, **known) -> Traced:
         return tf.identity(loss) if loss.shape.rank == 0 else tf.reduce_mean(loss)  # the progress bar shows a mean
 
     trace = graph.trace(traced, specs)
-    trace.forward, trace.regions = found.pop("forward"), found.pop("regions")
+    trace.forward, trace.regions, trace.layers = (found.pop(word) for word in ("forward", "regions", "layers"))
     sizes = {leaf.shape[0] for leaf in arrays if leaf.ndim}
     return Traced(
         trace=trace,
@@ -72,7 +73,7 @@ def _trace(structure: list, compute: Callable, **known) -> Traced:
 
 
 def _regions(calls: list) -> dict[str, int]:
-    """For each operation of the forward pass, by name, the innermost call of a layer that made it."""
+    """For each operation that a call of a layer made, by name, the innermost such call."""
     graph = tf.compat.v1.get_default_graph()
     names, regions = [operation.name for operation in graph.get_operations()], {}
     for number, call in reversed(list(enumerate(calls))):  # a call is noted when it ends, so an inner one comes first
@@ -88,22 +89,23 @@ def leaves(structure: list) -> list:
 def trace_model(model, x, y, sample_weight, training: bool, weight_word: str) -> Traced:
     def compute(found, x, y, sample_weight):
         recorder = found["recorder"]
-        with _keras.recording_activity(model) as activity, _keras.recording_calls(model) as calls:
-            y_pred = model(x, training=training) if _accepts(model.call, "training") else model(x)
-        found["forward"].update(op.name for op in tf.compat.v1.get_default_graph().get_operations())
-        found["regions"] = _regions(calls)
-        found["predictions"] = [tensor for tensor in keras.tree.flatten(y_pred) if tensor is not None]
-        for word, value in (("x", x), ("y_true", y), (weight_word, sample_weight)):
-            found["inputs"][word] = [tensor for tensor in keras.tree.flatten(value) if tensor is not None]
-        arguments = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight}
-        if _accepts(model.compute_loss, "training"):
-            arguments["training"] = training
-        with (
-            _keras.recording_added(model, recorder, activity),
-            _keras.recording_outputs(model, recorder),
-            _keras.recording_crossentropies(recorder),
-        ):
-            loss = model.compute_loss(**arguments)
+        with _keras.recording_calls(model) as calls:
+            with _keras.recording_activity(model) as activity:
+                y_pred = model(x, training=training) if _accepts(model.call, "training") else model(x)
+            found["forward"].update(op.name for op in tf.compat.v1.get_default_graph().get_operations())
+            found["predictions"] = [tensor for tensor in keras.tree.flatten(y_pred) if tensor is not None]
+            for word, value in (("x", x), ("y_true", y), (weight_word, sample_weight)):
+                found["inputs"][word] = [tensor for tensor in keras.tree.flatten(value) if tensor is not None]
+            arguments = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight}
+            if _accepts(model.compute_loss, "training"):
+                arguments["training"] = training
+            with (
+                _keras.recording_added(model, recorder, activity),
+                _keras.recording_outputs(model, recorder),
+                _keras.recording_crossentropies(recorder),
+            ):
+                loss = model.compute_loss(**arguments)
+        found["regions"], found["layers"] = _regions(calls), [call.layer.name for call in calls]
         found["prediction_names"] = _prediction_names(model, recorder, found["predictions"])
         return loss
 
