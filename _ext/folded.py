@@ -1,6 +1,12 @@
-"""Sphinx extension: a folded cell says what is in it: how a picture is made, code, or an exercise solved in code."""
+"""Sphinx extension: a folded cell says what is in it: how a picture is made, code, or an exercise solved in code. A
+cell that only prints versions is one quiet line.
+"""
+
+import re
 
 from docutils import nodes
+
+VERSIONS = re.compile(r'(import keras\n\n)?(print\("\w+", \w+\.__version__.*\)(\n|$))+')
 
 
 def words(cell: nodes.Element) -> str:
@@ -19,6 +25,16 @@ def name_folds(app, doctree: nodes.document) -> None:
             cell["prompt_show"] = cell["prompt_hide"] = words(cell)
 
 
+def quiet_versions(app, doctree: nodes.document) -> None:
+    """Which version the page was run with: what is printed, without the code."""
+    for cell in list(doctree.findall(nodes.container)):
+        inputs = [part for part in cell if "cell_input" in part.get("classes", [])]
+        if len(inputs) == 1 and not cell.get("hide_mode") and VERSIONS.fullmatch(inputs[0].astext().strip()):
+            cell["classes"].append("versions")
+            cell.remove(inputs[0])
+
+
 def setup(app) -> dict:
     app.connect("doctree-read", name_folds)
+    app.connect("doctree-read", quiet_versions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

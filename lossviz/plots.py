@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from lossviz.report.formatting import (
     OTHER_AXIS_COLOR,
     QUIET,
 )
-from lossviz.report.records import UNSPLIT, Balance, Part, Term
+from lossviz.report.records import UNSPLIT, Balance, Part, Step, Term
 
 __all__ = ["AXIS_COLORS", "CLASS_COLORS", "KIND_COLORS", "STYLE"]
 __all__ += ["bars", "cascade", "describe", "film", "heatmap", "waterfall"]
@@ -125,6 +125,7 @@ def bars(
     ax: Axes | None = None,
     *,
     total: float | None = None,
+    beside: Iterable[float] = (),
     axis: str = "",
     highlight: Hashable | Sequence[Hashable] | None = None,
     colors: Sequence[str] | None = None,
@@ -133,10 +134,11 @@ def bars(
 ) -> Axes:
     """Horizontal bars of a `by()` dictionary in its own order, each labelled with its number and per cent.
 
-    Per cents are of `total`, by default the sum of `shares`. `axis` names whole-number labels ("class 3").
-    Labels in `highlight` keep their colour and the others turn grey. `colors` is one colour a label (default:
-    the class colours up to eight labels, one colour beyond). Beyond `max_display` labels the largest stay
-    and the rest is one bar "N others".
+    Per cents are of `total`, by default the sum of `shares`. `beside` are the numbers of bars on other axes of the
+    figure: all have the same decimals then, and stand in line. `axis` names whole-number labels ("class 3").
+    Labels in `highlight` keep their colour and the others turn grey. `colors` is one colour a label (default: the
+    class colours up to eight labels, one colour beyond). Beyond `max_display` labels the largest stay and the rest is
+    one bar "N others".
     """
     shares = dict(shares)
     rows = f.share_rows(shares, max_display, max_display - 1)
@@ -149,7 +151,8 @@ def bars(
     wanted = None if highlight is None else _listed(highlight, list(shares))
     total = float(sum(shares.values())) if total is None else total
     values = [share for _, share in rows]
-    column = f.Column.of(values)
+    beside = list(beside)
+    column = f.Column.of([*values, *beside])
     with matplotlib.style.context(STYLE):
         ax = ax or _axes(_ROW * len(rows) + (0.75 if title else 0.35))
         for k, (label, value) in enumerate(rows):
@@ -159,7 +162,9 @@ def bars(
         names = [f.label_text(axis, label).strip() if label in shares else str(label) for label, _ in rows]
         percents = [f.percent(value, total) for value in values]
         bold = [k for k, (label, _) in enumerate(rows) if wanted is not None and label in wanted]
-        _finish(ax, names, [column(v) for v in values], percents, min([0.0, *known]), max([0.0, *known]), title, bold)
+        room = max((len(column(value)) for value in beside), default=0)
+        texts, low, high = [column(v) for v in values], min([0.0, *known]), max([0.0, *known])
+        _finish(ax, names, texts, percents, low, high, title, bold, room)
     return ax
 
 
@@ -171,6 +176,7 @@ def heatmap(
     *,
     at: Mapping[str, Hashable] | None = None,
     limit: float | None = None,
+    decimals: int | None = None,
     colorbar: bool = True,
 ) -> Axes:
     """Exact shares summed to two named axes: the first runs down, the second to the right.
@@ -178,7 +184,9 @@ def heatmap(
     `at` picks one position along other axes by its label, `at={"batch": 3, "class": "road"}`; everything
     else is summed. `limit` fixes the largest absolute share of the colours, so that several maps compare.
     Colours begin at 0; where shares are negative they diverge from 0. NaN and infinity stand in one colour
-    that the map does not hold. Up to 64 cells are labelled. What has no place on these axes is named in the title.
+    that the map does not hold. Up to 64 cells are labelled, with `decimals` decimals (default: as many as the total of
+    five digits has): fewer, and the same in each, where maps stand beside each other. What has no place on these axes
+    is named in the title.
     """
     report = f.as_report(report)
     one = report._one_term(tuple(axes), term)
@@ -189,6 +197,7 @@ def heatmap(
     low, high = (float(good.min()), float(good.max())) if good.size else (0.0, 0.0)
     top = limit or max(abs(low), abs(high)) or 1.0
     column = f.Column.of([*good.tolist(), float(good.sum())])
+    cells = column if decimals is None else f.Column(decimals)
     with matplotlib.style.context(STYLE):
         rows, cols = shares.shape
         square = set(axes) <= {"row", "col"}
@@ -215,9 +224,8 @@ def heatmap(
         if shares.size <= 64:
             for (i, j), share in np.ndenumerate(shares):
                 color = _ink_on(cmap(image.norm(share)) if math.isfinite(share) else NAN_COLOR)
-                ax.text(
-                    j, i, _minus(column(share)) if share else "0", ha="center", va="center", color=color, fontsize=9.5
-                )
+                number = _minus(cells(share)) if share else "0"
+                ax.text(j, i, number, ha="center", va="center", color=color, fontsize=10.5)
         total = float(shares.sum())
         where = "".join(f", {f.label_text(axis, label)}" for axis, label in (at or {}).items())
         names = " and ".join(f.clean(axis) for axis in axes)
@@ -247,7 +255,8 @@ def cascade(report_or_term: Balance | Term, ax: Axes | None = None, *, part: int
     if not 0 <= index < len(term.parts):
         raise ValueError(f"part={part} is not a part of term {term.name!r}, which has {len(term.parts)}: 0, 1, ...")
     chosen = term.parts[index]
-    levels, arrows, before = _levels(chosen, term)
+    levels, arrows, before, factors = _levels(chosen, term)
+    numbers = _numbers(chosen, levels, factors)
     names = list(dict.fromkeys(name for level in levels for name in level))
     width = max(2, len(names))
     place = {name: k + (width - len(names)) / 2 for k, name in enumerate(names)}
@@ -263,20 +272,18 @@ def cascade(report_or_term: Balance | Term, ax: Axes | None = None, *, part: int
         ax = ax or _axes(0.62 * (tops[-1] + _BOX + 0.1) + 0.2 + 0.2 * (1 + title.count("\n")))
         if before:
             _words(ax, width / 2, head / 2 - 0.04, "\n".join(before), 10.5)
-        for level, below, top, gap, arrow in zip(levels, levels[1:], tops, gaps, arrows):
+        column = f.Column.of([term.contribution, chosen.contribution])
+        for level, below, top, gap, arrow, number in zip(levels, levels[1:], tops, gaps, arrows, numbers):
             for name, size in level.items():
                 _axis_box(ax, name, size, place[name], top, unit)
                 _link(ax, place[name] + 0.5, top + _BOX, 0.14 if name not in below else gap, name not in below)
             if not level:
-                known = len(term.parts) == 1 and "loss weight" in arrow
-                value = _minus(f.Column.of([term.value])(term.value)) if known else "one number"
-                _number(ax, width, top, value, MUTED, INK)
+                _number(ax, width, top, "one number" if number is None else number, MUTED, INK)
             gone = [place[name] + 0.5 for name in level if name not in below]
             half = 0.5 * 6.3 * max(map(len, arrow.split("\n"))) / unit
             middle = sum(gone) / len(gone) if gone else width / 2
             middle = min(max(middle, half), max(half, width - half))
             _words(ax, middle, top + _BOX + (0.12 + gap) / 2, arrow, 10.5, halo=True)
-        column = f.Column.of([term.contribution, chosen.contribution])
         _number(ax, width, tops[-1], _minus(column(chosen.contribution)), RESULT, "white")
         if isinstance(report_or_term, Balance):
             share = _minus(f.percent(chosen.contribution, report_or_term.total))
@@ -457,8 +464,12 @@ def _finish(
     high: float,
     title: str,
     bold: Sequence[int] = (),
+    letters: int = 0,
 ) -> None:
-    """Names left of the rows, numbers and per cents in columns right of them, nothing else but the zero line."""
+    """Names left of the rows, numbers and per cents in columns right of them, nothing else but the zero line.
+
+    The column of the numbers has room for `letters` at least.
+    """
     room = (high - low) or 1.0
     ax.set(xlim=(low - 0.01 * room, high + 0.02 * room), ylim=(len(names) - 0.45, -0.55))
     ax.set_yticks(range(len(names)), [_short(name) for name in names])
@@ -468,7 +479,7 @@ def _finish(
     ax.axvline(0.0, color=QUIET, linewidth=0.8, zorder=3)
     texts, percents = [_minus(text) for text in texts], [_minus(percent) for percent in percents]
     size = matplotlib.rcParams["font.size"]
-    first = 10 + 0.64 * size * max(map(len, texts), default=0)
+    first = 10 + 0.64 * size * max([letters, *map(len, texts)])
     second = first + 0.64 * size * max(map(len, percents), default=0) + 6
     for k, (text, percent) in enumerate(zip(texts, percents)):
         weight = "bold" if k in bold else "normal"
@@ -547,9 +558,9 @@ def _largest(term: Term) -> int:
     return int(np.argmax([abs(size) if math.isfinite(size) else math.inf for size in sizes]))
 
 
-def _levels(part: Part, term: Term) -> tuple[list[dict[str, int]], list[str], list[str]]:
+def _levels(part: Part, term: Term) -> tuple[list[dict[str, int]], list[str], list[str], list[float | None]]:
     """What stands in each row of a cascade (axis -> size; an unnamed axis as NUL and its place), the words
-    between the rows, and those before the first.
+    between the rows, those before the first, and by what each step multiplies the sum of a row (None: unknown).
 
     The first row are the element losses. An empty row is one number, as the last one is. Remarks and the
     addition of the terms have no place in a cascade.
@@ -559,19 +570,48 @@ def _levels(part: Part, term: Term) -> tuple[list[dict[str, int]], list[str], li
     before = [f.step_label(step) for step in part.steps[: max(start, 0)]]
     shapes = f.stages(part)
     first = shapes[start] if start >= 0 else (part.axes, part.elements.shape)
-    levels, arrows = [_level(*first)], []
+    levels, arrows, factors = [_level(*first)], [], []
     for step, shape in list(zip(part.steps, shapes))[start + 1 :]:
         if step.op not in ("note", "add"):
             arrows.append(f.step_label(step))
+            factors.append(_factor(step) if levels[-1] or math.prod(step.input_shape) == 1 else None)
             levels.append(_level(*shape))
     said = any("loss weight" in step.text or "loss_weight" in step.text for step in part.steps)
     if term.loss_weight != 1 and not said:
         arrows.append(f"\N{MULTIPLICATION SIGN} loss weight {f.plain(term.loss_weight)}")
         levels.append({})
+        factors.append(term.loss_weight)
     if levels[-1]:
         arrows.append("sum of the shares")
         levels.append({})
-    return levels, arrows, before
+        factors.append(1.0)
+    return levels, arrows, before, factors
+
+
+def _factor(step: Step) -> float | None:
+    """By what a step multiplies the sum of what goes in; None where that is not the same for every element."""
+    spread = math.prod(step.output_shape) > math.prod(step.input_shape)
+    if spread or (step.factor is None and step.divisor is None and step.op != "sum"):
+        return None
+    return (1.0 if step.factor is None else step.factor) / (1.0 if step.divisor is None else step.divisor)
+
+
+def _numbers(part: Part, levels: list[dict[str, int]], factors: list[float | None]) -> list[str | None]:
+    """What a row that is one number holds, as text: from the end, or else from the sum of the element losses."""
+    found: list[float | None] = [None] * len(levels)
+    found[-1] = part.contribution
+    for k in reversed(range(len(factors))):
+        factor, after = factors[k], found[k + 1]
+        if levels[k] or not factor or after is None:
+            break
+        found[k] = after / factor
+    whole = part.elements.size == math.prod(levels[0].values())
+    running = float(np.sum(part.elements)) if whole else None
+    for k, factor in enumerate(factors):
+        running = None if running is None or factor is None else running * factor
+        if found[k + 1] is None and not levels[k + 1]:
+            found[k + 1] = running
+    return [None if number is None else _minus(f.Column.of([number])(number)) for number in found]
 
 
 def _level(names: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:

@@ -36,7 +36,7 @@ if importlib.util.find_spec("lossviz") is None:
 
 
 #: The line that readers copy, as it is stored: for those who have the repository.
-LINE = "pip install .  # in a checkout of the repository"
+LINE = "pip install .  # in a checkout"
 CODE = re.compile(r"(<pre>)(?:<span></span>)?(.*?)(\n?</pre>)", re.DOTALL)
 
 

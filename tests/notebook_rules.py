@@ -9,6 +9,14 @@ from nbval.plugin import find_comment_markers, find_metadata_tags
 REASON = re.compile(r"^\s*#\s*unchecked:\s*\S+", re.M)
 MOST_UNCHECKED = 3
 
+# On a phone this many columns of printed output stand beside each other.
+COLUMNS = 46
+# What may be wider: the chapter, what stands in the cell, and why.
+WIDE = {
+    "elsewhere": ("calls(", "calls of other libraries, as you would type them"),
+    "your_model": ('shell("python -m lossviz', "what a command prints in a terminal"),
+}
+
 # Outputs that nbval never compares, or that differ in their last digits on every CPU.
 PICTURES = {"image/png", "image/svg+xml"}
 REFUSED_TYPES = {"image/jpeg", "image/gif", "application/pdf"}
@@ -29,6 +37,26 @@ def tags(cell: dict) -> set[str]:
 
 def text(value: str | list[str]) -> str:
     return value if isinstance(value, str) else "".join(value)
+
+
+def printed(cell: dict) -> list[str]:
+    """The lines of text that a cell shows: what it prints, and values without a picture or HTML. No tracebacks."""
+    outputs = [text(output.get("text", "")) for output in cell["outputs"]]
+    for data in (output.get("data", {}) for output in cell["outputs"]):
+        if not {"text/html", *PICTURES} & data.keys():
+            outputs.append(text(data.get("text/plain", "")))
+    return [line for output in outputs for line in output.splitlines()]
+
+
+def wide_cells(name: str, notebook: dict) -> list[tuple[int, str]]:
+    """Place and widest line of each code cell that shows more than `COLUMNS` columns, but for those in `WIDE`."""
+    allowed = WIDE.get(name, ("\0",))[0]
+    widest = {
+        position: max(printed(cell), key=len, default="")
+        for position, cell in enumerate(code_cells(notebook), start=1)
+        if allowed not in text(cell["source"])
+    }
+    return [(position, line) for position, line in widest.items() if len(line) > COLUMNS]
 
 
 def unchecked_cells(notebook: dict) -> list[dict]:

@@ -148,6 +148,27 @@ def test_a_fold_says_what_is_in_it(mode, source, picture, fold):
     assert cell.get("prompt_show") == cell.get("prompt_hide") == fold
 
 
+VERSION = 'print("Keras", keras.__version__, "on", keras.backend.backend())'
+
+
+@pytest.mark.parametrize(
+    ("source", "quiet"),
+    [
+        (VERSION, True),
+        (f"import keras\n\n{VERSION}", True),
+        (f'{VERSION}\nprint("TensorFlow", tf.__version__)', True),
+        (f'{VERSION}\nprint("epsilon", keras.config.epsilon())', False),
+        ("print(1)", False),
+    ],
+)
+def test_what_only_prints_versions_is_a_quiet_line(source, quiet):
+    code = nodes.container("", nodes.literal_block(source, source), classes=["cell_input"])
+    cell = nodes.container("", code, nodes.container("", nodes.literal_block("", "Keras 3.15.1")), classes=["cell"])
+    folded.quiet_versions(None, nodes.section("", cell))
+    assert ("versions" in cell["classes"]) == quiet
+    assert (source not in cell.astext()) == quiet and "Keras 3.15.1" in cell.astext()
+
+
 def test_pages_that_moved_lead_to_pages_that_exist(tmp_path):
     assert moved_pages.MOVED
     for old, new in moved_pages.MOVED.items():

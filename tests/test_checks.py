@@ -224,6 +224,12 @@ def test_rules_see(good, tamper, words):
     assert words in "\n".join(notebook_rules.problems(good))
 
 
+def test_rules_see_what_is_too_wide_for_a_phone(good):
+    for columns, wide in ((46, 0), (47, 1)):
+        change(2, outputs=[{"output_type": "stream", "name": "stdout", "text": f"short\n{'x' * columns}\n"}])(good)
+        assert len(notebook_rules.wide_cells("a_chapter", good)) == wide
+
+
 def test_rules_allow_an_unchecked_cell_that_says_why(good):
     change(2, source="# NBVAL_IGNORE_OUTPUT\n# unchecked: the time of day\nprint(1)")(good)
     assert notebook_rules.problems(good) == []

@@ -23,6 +23,18 @@ def test_notebook_keeps_the_rules(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_a_notebook_prints_fits_a_phone(path):
+    assert notebook_rules.wide_cells(path.stem, read(path)) == []
+
+
+def test_what_may_be_wider_is_still_needed():
+    for name, (source, _) in notebook_rules.WIDE.items():
+        cells = notebook_rules.code_cells(read(Path(ROOT, "book", f"{name}.ipynb")))
+        lines = [line for cell in cells if source in "".join(cell["source"]) for line in notebook_rules.printed(cell)]
+        assert max(map(len, lines)) > notebook_rules.COLUMNS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_is_a_page_of_the_book(path):
     assert path.relative_to(ROOT).with_suffix("").as_posix() in PAGES
 

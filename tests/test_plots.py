@@ -229,6 +229,21 @@ def test_heatmap_holds_the_shares():
     assert ax.images[0].get_clim()[0] == 0.0
 
 
+def test_numbers_of_maps_beside_each_other_have_the_decimals_asked_for():
+    report = regimes.reduce([[1, 0], [3, 4]], regime="keras-3").to_report()
+    assert words(plots.heatmap(report, axes=("batch", "step"), decimals=2)) == ["0.25", "0", "0.75", "1.00"]
+    assert words(plots.heatmap(report, axes=("batch", "step")))[0] == "0.2500"
+
+
+def test_numbers_of_bars_beside_each_other_stand_in_line():
+    small, large = {"a": 0.0045079, "b": 0.00069}, {"a": 0.16009, "b": 0.00132}
+    one, other = plots.bars(small, beside=large.values()), plots.bars(large, beside=small.values())
+    assert words(one)[::2] == ["0.00451", "0.00069"] and words(other)[::2] == ["0.16009", "0.00132"]
+    places = [[text.get_position() for text in ax.texts] for ax in (one, other)]
+    assert places[0] == places[1]
+    assert places[0] != [text.get_position() for text in plots.bars(small).texts]
+
+
 def test_heatmap_of_one_sample_and_one_class():
     report = reports.segmentation()
     ax = plots.heatmap(report, at={"batch": 3, "class": "8"}, axes=("col", "row"), colorbar=False)
@@ -316,6 +331,36 @@ def test_cascade_shows_the_loss_weight_once():
     part = Part(part.axes, part.elements, part.contributions, "exact", told, part.labels)
     term = Term("edges", "output", 0.50315, 0.25, (part,))
     assert words(plots.cascade(term)) == edges
+
+
+def mean_of_four(*more: Step) -> Part:
+    """Errors 1 to 4, their mean 2.5, and what follows; each carries a quarter of `more`'s result, which is 5."""
+    mean = Step("sum", "sum over batch, ÷ 4 = mean", (4,), (), ("batch",), 4.0)
+    steps = (Step("element loss", "element loss (batch): (4,)", (4,), (4,)), mean, *more)
+    elements = np.array([1.0, 2.0, 3.0, 4.0])
+    return Part(("batch",), elements, elements / 2, "exact", steps, ((0, 1, 2, 3),))
+
+
+def test_a_box_of_one_number_in_a_cascade_says_which():
+    twice = Step("multiply", "× 2", (), (), factor=2.0)
+    assert words(plots.cascade(Term("mae", "output", 5.0, 1.0, (mean_of_four(twice),)))) == [
+        *("batch 4", "sum over batch, ÷ 4 = mean", "2.5000", "× 2", "5.0000"),
+    ]
+    halved = Step("divide", "÷ 0.5", (), (), divisor=0.5)
+    assert words(plots.cascade(Term("mae", "output", 5.0, 1.0, (mean_of_four(halved),))))[2] == "2.5000"
+    # weights that meet one number: what comes after it does not say what it was, the element losses do
+    spread = Step("multiply", "× sample_weight (3,)", (), (3,)), Step("sum", "sum over 1 axis", (3,), ())
+    assert words(plots.cascade(Term("mae", "output", 5.0, 1.0, (mean_of_four(*spread),))))[2] == "2.5000"
+
+
+def test_a_box_of_one_number_stays_without_its_value_where_that_is_not_known():
+    masked = Step("multiply", "× mask (4,) along batch", (4,), (4,), ("batch",))
+    spread = Step("multiply", "× sample_weight (3,)", (), (3,)), Step("sum", "sum over 1 axis", (3,), ())
+    part = mean_of_four(*spread)
+    part = Part(
+        part.axes, part.elements, part.contributions, "exact", (part.steps[0], masked, *part.steps[1:]), part.labels
+    )
+    assert "one number" in words(plots.cascade(Term("mae", "output", 5.0, 1.0, (part,))))
 
 
 def test_cascade_says_what_came_before_the_element_losses():
