@@ -33,8 +33,8 @@ def inline(svg: str, alt: str, number: int, themed: set[str]) -> str:
     svg = re.sub(r'(id="|url\(#|href="#)(d\d+)\b', rf"\g<1>figure-{number}-\2", svg)
     svg = COLOR.sub(lambda m: f"var(--c-{m[1]},#{m[1]})" if m[1] in themed else m[0], svg)
     svg = svg.replace("font-family: 'DejaVu Sans'", "font-family: var(--figure-font)")
-    smallest = min((float(one or other) for one, other in FONT.findall(svg)), default=READABLE)
-    least = math.ceil(width * READABLE / smallest)  # narrower than this, its smallest words cannot be read
+    smallest = min((float(one or other) for one, other in FONT.findall(svg)), default=math.inf)
+    least = math.ceil(width * READABLE / smallest)  # narrower than this, its smallest words cannot be read; 0: no words
     style = f"width:{max(shown, least)}px;min-width:{least}px"
     look = f'viewBox="0 0 {width:g} {height:g}" style="{style}" stroke-linejoin="round"'
     drawing = SIZE.sub(f'<svg class="figure" role="img" aria-label="{alt}" {look}>', svg, count=1).strip()
