@@ -270,9 +270,8 @@ def test_tensors_carry_keras_logits_or_come_from_sigmoid_and_softmax():
 
 def test_an_output_of_an_activation_carries_keras_logits_and_others_do_not():
     x = tf.constant([[1.0, 2.0]])
-    assert [_keras.carries_logits(layers.Activation(name)(x)) for name in ("sigmoid", "softmax", "relu")] == [
-        *(True, True, False),
-    ]
+    made = [layers.Activation(name)(x) for name in ("sigmoid", "softmax", "relu")]
+    assert [_keras.takes_logits("categorical", output) for output in made] == [True, True, False]
 
 
 def test_losses_of_keras_hold_their_arguments_in_fn_kwargs():

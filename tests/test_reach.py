@@ -5,13 +5,13 @@ from unittest import mock
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
 from models import compiled, inputs
 
 import lossviz
+from lossviz.backend.tensorflow_program import lower
 from lossviz.backend.tracing import trace_model
 from lossviz.rules import reach
 from lossviz.rules.bounds import Bounds
@@ -29,13 +29,9 @@ def trained(last, loss="mse", units=2, **more):
 def allowed(model, x=X, data=False):
     """The range of the only prediction."""
     traced = trace_model(model, x, np.zeros(model(x).shape, "float32"), None, False, "sample_weight")
-
-    def known(tensor):
-        if tensor.op.type == "Placeholder" and data:
-            return traced.value_of(tensor)
-        return tf.get_static_value(tensor) if tensor.op.type == "Const" else None
-
-    return Bounds(traced.trainable, known).of(traced.predictions[0])
+    loss = lower(traced)
+    fed = dict(zip(loss.program.feeds, traced.leaves)) if data else None
+    return Bounds(loss.trainable, fed).of(loss.predictions[0])
 
 
 LAST = {
@@ -261,3 +257,10 @@ def test_a_range_of_a_recurrent_layer_without_a_limit():
     assert not allowed(model, inputs(5, 4, 3)).bounded and float(np.min(allowed(model, inputs(5, 4, 3)).low)) == 0
     model = compiled(keras.Model(entry, layers.LSTM(2, activation="linear")(entry)), "mse")
     assert not allowed(model, inputs(5, 4, 3)).limited
+
+
+def test_a_range_of_a_state_that_grows_with_the_steps():
+    """The cell of an LSTM adds up to 1 at each of 50 steps."""
+    entry = keras.Input((50, 3))
+    model = compiled(keras.Model(entry, layers.LSTM(2, return_state=True)(entry)[2]), "mse")
+    assert not allowed(model, inputs(5, 50, 3)).limited

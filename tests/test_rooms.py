@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "__main__": {"__init__", "ask", "backend", "files", "records", "report", "rules"},
 }
 #: Rooms that never import TensorFlow or JAX.
-NEUTRAL = {"records", "report", "engine", "nonfinite"}
+NEUTRAL = {"records", "report", "engine", "nonfinite", "rules"}
 RECORDS = {"report.records", "report.difference", "report.findings", "report.escape"}
 
 

@@ -37,9 +37,6 @@ class Trace:
     regions: dict[str, int] = field(default_factory=dict)  # operation's name -> the call of a layer that made it
     layers: list[str] = field(default_factory=list)  # name of the layer, by the number of the call
     pruned: dict = field(default_factory=dict)  # what `run` has made, by what it fetches and is fed
-    orders: dict = field(default_factory=dict)  # tensor reference -> `ancestors`, for whoever asks again
-    slopes: dict = field(default_factory=dict)  # tensor reference -> its gradients, for whoever asks again
-    notes: dict = field(default_factory=dict)  # whatever else was read off the graph alone, for whoever asks again
 
     @property
     def graph(self) -> tf.Graph:
@@ -246,13 +243,13 @@ def ancestors(tensors: Iterable[tf.Tensor], control: bool = False) -> list[tf.Op
     return inputs_first((tensor.op for tensor in tensors), above, lambda operation: operation.name)
 
 
-def expand_fused(graph: tf.Graph, root: tf.Tensor) -> None:
-    """Rewrite fused operations in front of `root` so that the axis they hide is there to be seen.
+def expand_fused(graph: tf.Graph, roots: Sequence[tf.Tensor]) -> None:
+    """Rewrite fused operations in front of `roots` so that the axis they hide is there to be seen.
 
     Softmax crossentropy becomes `sum over class of -y * log_softmax` on the tensor as it was before it was
     flattened to (N, C); `l2_loss` becomes `sum of x**2 / 2`.
     """
-    operations = ancestors([root])
+    operations = ancestors(roots)
     with graph.as_default():
         for operation in operations:
             if operation.type in ("SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits"):

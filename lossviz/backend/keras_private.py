@@ -15,7 +15,6 @@ import random
 import types
 import weakref
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -30,7 +29,7 @@ from tensorflow.python.eager import context, record
 
 from lossviz.backend.graph import moved, put_back
 from lossviz.backend.graph import variables as values_of
-from lossviz.backend.recorded import Added, Recorded
+from lossviz.backend.recorded import Added, Crossentropy, Recorded
 
 #: For each model, the layers that a build has left without variables.
 _LEFT_UNBUILT: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -95,9 +94,13 @@ def logits_of(tensor):
     return logits
 
 
-def carries_logits(tensor) -> bool:
-    """Did Keras note the logits of this output with it?"""
-    return hasattr(tensor, "_keras_logits")
+def takes_logits(kind: str, output) -> bool:
+    """Does a crossentropy of this kind take the logits from behind the output? On TensorFlow it does where Keras noted
+    them with it, and where its own activation made it."""
+    if backend.backend() != "tensorflow":
+        return False
+    made_by = getattr(getattr(output, "op", None), "type", None)  # no operation made an eager tensor
+    return hasattr(output, "_keras_logits") or made_by == ("Sigmoid" if kind == "binary" else "Softmax")
 
 
 def options_of(loss) -> dict:
@@ -593,18 +596,6 @@ def _batch_spec(batch, before):
     return keras.tree.map_structure(spec, batch, *([] if before is None else [before]))
 
 
-class Crossentropy(NamedTuple):
-    """One call of a crossentropy of Keras's backend; `owner` counts the outputs that were computed before it, `axis` is
-    that of the classes."""
-
-    kind: str  # "binary", "categorical" or "sparse_categorical"
-    target: object
-    output: object
-    from_logits: bool
-    owner: int
-    axis: int = -1
-
-
 _CROSSENTROPIES = ("binary", "categorical", "sparse_categorical")
 
 
@@ -613,9 +604,8 @@ def recording_crossentropies(recorder: Recorder) -> Iterator[None]:
     """While open, every crossentropy that goes through `keras.ops`, as all of Keras's losses do, is noted."""
 
     def noted(kind: str, original: Callable, target, output, from_logits=False, **more):
-        owner, axis = len(recorder.outputs), more.get("axis", -1)
-        entry = Crossentropy(kind, target, output, bool(from_logits), owner, axis)
-        recorder.crossentropies.append(entry)
+        owner, axis, takes = len(recorder.outputs), more.get("axis", -1), takes_logits(kind, output)
+        recorder.crossentropies.append(Crossentropy(kind, target, output, bool(from_logits), owner, axis, takes))
         return original(target, output, from_logits=from_logits, **more)
 
     with _replaced_crossentropies(noted):

@@ -10,11 +10,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from lossviz.backend.recorded import Added, Recorded
+from lossviz.backend.recorded import Added, Crossentropy, Recorded
 
 T = TypeVar("T")
 
@@ -127,6 +127,17 @@ class Backward:
     seed: Value
 
 
+class Rounds(NamedTuple):
+    """What each round of a loop does: from the values `entering`, one for each input of the operation, it makes those
+    `leaving`, one for each output. `carried` has for each output the input that it is in the next round, or None: then
+    the output is what all rounds leave, one after the other. An input that no output is carried to enters as it is or,
+    with an axis more than the value entering, position by position."""
+
+    entering: tuple[Value, ...]
+    leaving: tuple[Value, ...]
+    carried: tuple[int | None, ...]
+
+
 class Program(ABC):
     """What a backend can do with a lowered loss. Arrays go in and out; values stand for what they are computed from."""
 
@@ -169,6 +180,15 @@ class Program(ABC):
     def tangent(self, cut: Value, points: Sequence[Value]) -> tuple[list[int], list[Value], Value] | None:
         """The derivative of `cut` in a direction of `points`: which of them it depends on, the values to feed their
         directions to, and the derivative. None where it depends on none of them."""
+
+    def rounds(self, op: Op) -> Rounds | None:
+        """What a loop does; None for any other operation, and for a loop that cannot be looked into."""
+        return None
+
+    def slopes(self, function: Callable) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+        """`function`, of tensors of which some may be None, as one of arrays: its number, and its derivative with
+        respect to the second of them."""
+        raise NotImplementedError
 
     @abstractmethod
     def measured(self, values: Iterable[Value]) -> dict[Value, Value]:
@@ -215,9 +235,10 @@ class Loss:
     inputs: dict[str, list[Value]]  # "x", "y_true", "sample_weight": what is fed
     outputs: list[Recorded]
     added: list[Added]
-    looked_at: list[Value] = field(default_factory=list)  # what else the report or a rule may ask for
+    crossentropies: list[Crossentropy] = field(default_factory=list)
     trainable: list[Value] = field(default_factory=list)  # what the trainable weights are read from
     captured: list[Value] = field(default_factory=list)  # what any weight is read from
     layers: list[str] = field(default_factory=list)  # names of the layers that were called, by `Op.region`
     name: str = "compute_loss"
     batch_size: int | None = None
+    notes: dict[Hashable, Any] = field(default_factory=dict)  # what was read off the program alone, for who asks again

@@ -1,9 +1,10 @@
-"""What is noted while Keras computes a loss: one record for each output, one for each added loss."""
+"""What is noted while Keras computes a loss: one record for each output, each added loss and each call
+of a crossentropy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(eq=False)
@@ -32,3 +33,16 @@ class Added:
     name: str
     kind: str
     value: Any
+
+
+class Crossentropy(NamedTuple):
+    """One call of a crossentropy of Keras's backend; `owner` counts the outputs that were computed before it, `axis` is
+    that of the classes."""
+
+    kind: str  # "binary", "categorical" or "sparse_categorical"
+    target: Any
+    output: Any
+    from_logits: bool
+    owner: int
+    axis: int = -1
+    takes_logits: bool = False  # does Keras take what is behind the activation that made the output?

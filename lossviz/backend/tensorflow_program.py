@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from lossviz.backend import graph
 from lossviz.backend import keras_private as _keras
-from lossviz.backend.program import Backward, Loss, Op, Program, Value
+from lossviz.backend.program import Backward, Loss, Op, Program, Rounds, Value
 from lossviz.backend.tracing import Traced
 
 _BACKWARD = "lossviz_gradient"  # the names of a backward pass begin so
@@ -44,6 +44,7 @@ _OPAQUE = {
 }
 _HOW = {
     **_ELEMENTWISE, **_OPAQUE, **dict.fromkeys(("DivNoNan", "MulNoNan"), "no_nan"), "Const": "constant",
+    "Identity": "identity", "IdentityN": "identity",
     **dict.fromkeys(("SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits"), "crossentropy"),
 }  # fmt: skip
 
@@ -82,7 +83,8 @@ def lower(traced: Traced, expanded: bool = True) -> Loss:
     """The traced loss as a program. If `expanded`, fused operations are taken apart first, so that the axes they hide
     are there."""
     if expanded:
-        graph.expand_fused(traced.trace.graph, traced.root)
+        roots = [traced.root, *(one.value for one in (*traced.recorder.outputs, *traced.recorder.added))]
+        graph.expand_fused(traced.trace.graph, roots)
     program = TensorFlowProgram(traced.trace)
 
     def value(tensor: Any) -> Value | None:
@@ -109,7 +111,11 @@ def lower(traced: Traced, expanded: bool = True) -> Loss:
             for one in recorder.outputs
         ],
         added=[replace(one, value=value(one.value)) for one in recorder.added],
-        looked_at=values(tensor for one in recorder.crossentropies for tensor in (one.target, one.output)),
+        crossentropies=[
+            one._replace(target=value(one.target), output=value(one.output))
+            for one in recorder.crossentropies
+            if tf.is_tensor(one.target) and tf.is_tensor(one.output)
+        ],
         trainable=values(traced.trainable),
         captured=values(inner for _, inner in traced.trace.graph.captures),
         layers=traced.trace.layers,
@@ -219,6 +225,31 @@ class TensorFlowProgram(Program):
             total = tf.add_n(moved) if len(moved) > 1 else tf.identity(moved[0])
         return kept, [self.value(direction) for direction in directions], self.value(total)
 
+    def rounds(self, op: Op) -> Rounds | None:
+        if op.word not in ("While", "StatelessWhile"):
+            return None
+        try:
+            body = op.source.graph._get_function(op.source.get_attr("body").name).graph
+        except (AttributeError, ValueError, KeyError):  # no function of this graph
+            return None
+        inside = TensorFlowProgram(graph.Trace(None, []))
+        entering, leaving = (tuple(map(inside.value, tensors)) for tensors in (body.inputs, body.outputs))
+        return Rounds(entering, leaving, tuple(range(len(entering))))
+
+    def slopes(self, function: Callable) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+        @tf.function(jit_compile=False)
+        def compute(first, second, *more):
+            with tf.GradientTape() as tape:
+                tape.watch(second)
+                value = function(first, tf.identity(second), *more)
+            return value, tape.gradient(value, second, unconnected_gradients="zero")
+
+        def run(*arrays: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+            value, slope = compute(*(None if array is None else tf.constant(array) for array in arrays))
+            return value.numpy(), slope.numpy()
+
+        return run
+
     def measured(self, values: Iterable[Value]) -> dict[Value, Value]:
         with self.trace.graph.as_default():
             return {value: self.value(tf.shape(value.source)) for value in values}
@@ -296,7 +327,8 @@ def _meaning(operation: tf.Operation) -> tuple[str, dict[str, Any], Sequence[int
     if kind in _MIXED:
         return "mix", {"axes": _MIXED[kind], "by_order": kind.startswith("TopK")}, None
     if kind in ("MaxPool", "SegmentMax", "UnsortedSegmentMax"):
-        return ("window" if kind == "MaxPool" else "scatter"), {"nonlinear": True, "by_order": True}, None
+        info = {"how": "max", "nonlinear": True, "by_order": True}
+        return ("window" if kind == "MaxPool" else "scatter"), info, None
     if kind in ("Shape", "Size", "Rank", "ZerosLike", "OnesLike"):
         return ("other" if kind.endswith("Like") else "fresh"), {"by_shape": True}, None
     return _KINDS.get(kind, "other"), _how(kind), None
@@ -435,7 +467,16 @@ def _cumulate(operation: tf.Operation):
 def _channelwise(operation: tf.Operation):
     before, after = operation.inputs[0].shape, operation.outputs[0].shape
     last = operation.get_attr("data_format") in (b"NHWC", b"NDHWC")
-    return "window", {"channels": bool(last and before.rank and before[-1] == after[-1])}, None
+    info = {"channels": bool(last and before.rank and before[-1] == after[-1])}
+    return "window", info | ({"how": "mean"} if operation.type.startswith("AvgPool") else {}), None
+
+
+def _leaky(operation: tf.Operation):
+    return "elementwise", {"how": "leaky_relu", "slope": operation.get_attr("alpha")}, None
+
+
+def _other(order: Sequence[int] | None = None, **info: Any):
+    return lambda operation: ("other", info, order)
 
 
 def _scatter(order: Sequence[int] | None, linear: int):
@@ -491,5 +532,12 @@ _LOWERED: dict[str, Callable] = {
     "Einsum": _einsum,
     "Softmax": _squash("softmax"),
     "LogSoftmax": _squash("log_softmax"),
+    "LeakyRelu": _leaky,
+    **dict.fromkeys(("Conv2DBackpropInput", "FusedBatchNormV3"), _other(affine=True)),
+    **dict.fromkeys(("TensorListReserve", "EmptyTensorList"), _other(list="empty")),
+    "TensorListPushBack": _other(list="put"),
+    "TensorListSetItem": _other((0, 2, 1), list="put"),
+    **dict.fromkeys(("TensorListFromTensor", "TensorListGetItem", "TensorListStack"), _other(list="take")),
+    "TensorListConcat": _other(list="take"),
     "Sigmoid": _squash("sigmoid"),
 }

@@ -182,7 +182,8 @@ def _wanted(loss: Loss, top: Tail, branches: list[Branch], more: list[Value]) ->
                 wanted += [*cut.quotient.inputs, branch.y_pred]
     for entry in loss.outputs:  # for whoever looks at the report
         wanted += [entry.y_true, entry.y_pred, entry.sample_weight, entry.elements, entry.mask]
-    wanted += [*loss.looked_at, *loss.predictions, *loss.logits.values()]  # the last two for the proof of positions
+    wanted += [value for entry in loss.crossentropies for value in (entry.target, entry.output)]
+    wanted += [*loss.predictions, *loss.logits.values()]  # for the proof of positions
     on_roads = [out for b in branches for cut in b.tail.cuts for op in cut.path for out in op.outputs]
     values = [value for value in wanted if value is not None]
     measured = loss.program.measured(dict.fromkeys(v for v in (*values, *on_roads) if not v.is_static))

@@ -6,7 +6,7 @@ of a backend gets its kind where the backend is lowered; a new kind gets a row h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lossviz.backend.program import Op, Value
@@ -70,15 +70,15 @@ KINDS: dict[str, Kind] = {
     "pick": Kind(axes.pick, FIRST, collects=True, said="pick"),  # info: axis and batch_dims, or depth
     "cumulate": Kind(axes.without, FIRST, collects=True),  # info: axes
     "scatter": Kind(axes.nameless, FIRST, collects=True),  # info: linear, how
-    "window": Kind(axes.window, FIRST, collects=True),  # of a convolution, an average; info: channels
+    "window": Kind(axes.window, FIRST, collects=True),  # of a convolution, or (info: how) a mean, max; info: channels
     # what is made anew, or cannot be read
     "mix": Kind(axes.mix),  # info: axes (how many of the last ones), by_order
     "fresh": Kind(axes.nameless),  # info: by_shape; how is "constant" where the code holds the numbers
     "read": Kind(axes.nameless),  # a weight
     "feed": Kind(axes.nameless),
-    "custom": Kind(axes.passed),  # it has a gradient of its own
+    "custom": Kind(axes.passed),  # it has a gradient of its own; info: how, where its value is that of this function
     "opaque": Kind(axes.nameless),  # info: how (loop, branch, call, python)
-    "other": Kind(axes.broadcast),
+    "other": Kind(axes.broadcast),  # info: affine (in all its inputs), list (of a loop's tensors: empty, put, take)
 }
 
 
@@ -100,11 +100,27 @@ def collects_or_moves(op: Op) -> bool:
     return collects(op) or KINDS[op.kind].moves
 
 
+def line(value: Value, kinds: Iterable[str] = ("identity", "cast", "reshape")) -> Iterator[Value]:
+    """The value, what it was before the last operation of these kinds, and so on."""
+    yield value
+    while value.op.kind in kinds:
+        value = value.op.inputs[0]
+        yield value
+
+
+def behind(value: Value, *more: str) -> Value:
+    """What the value was before casts, reshapes and operations of `more` kinds."""
+    return list(line(value, ("identity", "cast", "reshape", *more)))[-1]
+
+
 def is_held(value: Value) -> bool:
     """Does this stand behind a `stop_gradient`?"""
-    while value.op.kind in ("identity", "cast", "reshape", "broadcast"):
-        value = value.op.inputs[0]
-    return value.op.kind == "stop"
+    return behind(value, "broadcast").op.kind == "stop"
+
+
+def is_softmax(op: Op) -> bool:
+    """Is it a softmax over the last axis, by itself?"""
+    return op.kind == "squash" and op.info["how"] == "softmax" and op.info["axis"] in (-1, (op.inputs[0].rank or 0) - 1)
 
 
 def chooses_by_value(op: Op) -> bool:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-import tensorflow as tf
 
 from lossviz.backend import keras_private as _keras
+from lossviz.backend.program import Op, Value, ancestors
+from lossviz.backend.recorded import Crossentropy
+from lossviz.engine import ops
 from lossviz.rules import evidence
-from lossviz.rules.evidence import Case, Output, loss_name
+from lossviz.rules.evidence import Case, Output, Tensor, loss_name
 from lossviz.rules.floor import OfPredictions
 from lossviz.rules.reach import words_of
 from lossviz.rules.rule import Faults, rule
@@ -19,10 +21,7 @@ from lossviz.rules.words import close, n
 #: Losses of Keras that take the logarithm of the predictions themselves.
 _OWN_LOGARITHM = ("categorical_focal_crossentropy", "kl_divergence")
 #: Operations that take, or may be part of, a softmax or a sigmoid.
-_SQUASHING = {
-    *("SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits", "LogSoftmax", "Softmax", "Sigmoid"),
-    *("GreaterEqual", "Softplus", "Log1p"),
-}
+_SQUASHING = ("softmax", "log_softmax", "sigmoid", "softplus", "log1p")
 
 #: Losses of more predictions are not called at other points.
 _LARGEST = 200_000
@@ -41,32 +40,31 @@ def double_activation(case: Case) -> Faults:
             continue
         seen.add(where)
         out = case.output(where)
-        text = f"the loss takes a {outer.lower()} of what is already a {inner.lower()}"
+        text = f"the loss takes a {outer} of what is already a {inner}"
         if out is not None and outer == inner:
             p = case.value(tensor).astype(np.float64)
             with np.errstate(divide="ignore"):
-                undone = np.log(p) - (np.log1p(-p) if inner == "Sigmoid" else 0.0)
-            undone = np.clip(undone, -80, 80).astype(tensor.dtype.as_numpy_dtype)
+                undone = np.log(p) - (np.log1p(-p) if inner == "sigmoid" else 0.0)
+            undone = np.clip(undone, -80, 80).astype(case.value(tensor).dtype)
             right = float(np.mean(case.fed(out.tensor, tensor, undone).astype(np.float64)))
-            text += f": it is {n(case.number(out))}, with one {inner.lower()} {n(right)}"
+            text += f": it is {n(case.number(out))}, with one {inner} {n(right)}"
         yield (
             where,
             f"{text}.",
-            f"Take one away: no activation in the last layer and from_logits=True, or one {inner.lower()} and "
+            f"Take one away: no activation in the last layer and from_logits=True, or one {inner} and "
             "from_logits=False."
             if out is None
             or not out.is_custom
             or any(case.output(evidence.owner(case, e)) is out for e in case.crossentropies)
-            else f"Take one away: no activation in the last layer, or no {outer.lower()} in the loss.",
+            else f"Take one away: no activation in the last layer, or no {outer} in the loss.",
         )
     for entry in case.crossentropies:
         where = evidence.owner(case, entry)
         chain = evidence.squashes(entry.output)
-        expected = "Sigmoid" if entry.kind == "binary" else "Softmax"
-        if not entry.from_logits or where in seen or not _undone(entry.output, expected):
+        if not entry.from_logits or where in seen or not entry.takes_logits:
             continue
         seen.add(where)
-        word = chain[0][0].lower() if chain else expected.lower()
+        word = chain[0][0] if chain else "sigmoid" if entry.kind == "binary" else "softmax"
         text = f"from_logits=True, but the predictions are already a {word}"
         out = case.output(where)
         if out is not None and out.loss is not None:
@@ -84,77 +82,76 @@ def double_activation(case: Case) -> Faults:
         )
 
 
-def _twice(case: Case) -> Iterator[tuple[str, str, str, tf.Tensor]]:
+def _twice(case: Case) -> Iterator[tuple[str, str, str, Value]]:
     """Where a softmax or sigmoid is taken of another: the output, the two, and the result of the inner one."""
-    for out in case.outputs if case.traced is not None else ():
+    if case.loss is None:
+        return
+    for out in case.outputs:
         chain = evidence.squashes(out.y_pred)
         if len(chain) > 1:
             yield out.name, chain[0][0], chain[1][0], chain[1][1]
-    if case.traced is None:
-        return
     for out in case.outputs:
         outer = case.once(("by value", out.name), partial(_by_value, case, out))
         if outer is not None:
             inner = evidence.squashes(out.y_pred)
             yield out.name, outer, inner[0][0] if inner else outer, out.y_pred
-    forward, every = case.traced.trace.forward, case.traced.trace.graph.get_operations
-    for operation in case.once("squashing", lambda: [one for one in every() if one.type in _SQUASHING]):
-        if operation.type in ("SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits", "LogSoftmax"):
-            outer = "Softmax"
-        elif operation.type == "GreaterEqual" and operation.name.split("/")[-2:-1] == ["logistic_loss"]:
-            outer = "Sigmoid"
-        elif operation.type in ("Softmax", "Sigmoid") and operation.name not in forward:
-            outer = operation.type
-        elif operation.type in ("Softplus", "Log1p") and operation.name not in forward:
-            yield from _logistic(case, operation)
-            continue
+    for op in case.once("squashing", partial(_squashing, case)):
+        found = _squashed(case, op)
+        if found is not None:
+            outer, inner, value = found
+            name = next((out.name for out in case.outputs if value.op in case.operations(out)), "compute_loss")
+            yield name, outer, inner, value
+
+
+def _squashing(case: Case) -> list[Op]:
+    """The operations of the loss that take a softmax or a sigmoid, or may be part of one."""
+    order = ancestors([case.loss.root, *(out.tensor for out in case.outputs)])
+    inside = ("log_softmax", "log1p")  # also in a loss that a layer adds
+    return [op for op in order if (how := op.info.get("how")) in _SQUASHING and (how in inside or not op.forward)]
+
+
+def _squashed(case: Case, op: Op) -> tuple[str, str, Value] | None:
+    """Which of both the operation takes, and which its argument is already, with the result of that one."""
+    value, outer, plain = op.inputs[0], "softmax" if "softmax" in op.info["how"] else "sigmoid", op.kind == "squash"
+    if op.info["how"] == "softplus":  # of p, and of -p, it is the logarithm of a sigmoid
+        value = value.op.inputs[0] if value.op.kind == "neg" else value
+    elif op.info["how"] == "log1p":  # as TensorFlow has it: log1p(exp(-abs(p))), or with where(p >= 0, -p, p)
+        power = value.op.inputs[0] if value.op.info.get("how") == "exp" else value
+        one, *others = power.op.inputs or [power]
+        if power.op.kind == "neg" and one.op.info.get("how") == "abs" and not op.forward:
+            value = one.op.inputs[0]
+        elif power.op.kind == "select" and others[0].op.kind == "neg" and others[0].op.inputs[0] is others[1]:
+            value, plain = others[1], True
         else:
-            continue
-        chain = evidence.squashes(operation.inputs[0]) or _squashed_by_hand(case, operation.inputs[0], outer)
-        chain = chain or _squashed_by_range(case, operation.inputs[0], outer)
-        if chain:
-            inner, tensor = chain[0]
-            name = next((out.name for out in case.outputs if tensor.op in case.operations(out)), "compute_loss")
-            yield name, outer, inner, tensor
+            return None
+    chain = evidence.squashes(value)
+    if plain:
+        chain = chain or _squashed_by_hand(case, value, outer) or _squashed_by_range(case, value, outer)
+    elif chain and chain[0][0] != outer:
+        return None
+    return (outer, *chain[0]) if chain else None
 
 
-def _logistic(case: Case, operation: tf.Operation) -> Iterator[tuple[str, str, str, tf.Tensor]]:
-    """`softplus(p)` and `log1p(exp(-abs(p)))` are the logarithm of a sigmoid of p: is p one already?"""
-    tensor = operation.inputs[0]
-    if operation.type == "Log1p":
-        for kind in ("Exp", "Neg", "Abs"):
-            if tensor.op.type != kind:
-                return
-            tensor = tensor.op.inputs[0]
-    elif tensor.op.type == "Neg":
-        tensor = tensor.op.inputs[0]
-    chain = evidence.squashes(tensor)
-    if chain and chain[0][0] == "Sigmoid":
-        name = next((out.name for out in case.outputs if operation in case.operations(out)), "compute_loss")
-        yield name, "Sigmoid", "Sigmoid", chain[0][1]
-
-
-def _squashed_by_hand(case: Case, tensor: tf.Tensor, outer: str) -> list[tuple[str, tf.Tensor]]:
+def _squashed_by_hand(case: Case, value: Value, outer: str) -> list[tuple[str, Value]]:
     """As `squashes`, for a quotient that is a softmax or a sigmoid by its values."""
-    while tensor.op.type in ("Identity", "Cast", "Reshape"):
-        tensor = tensor.op.inputs[0]
-    if tensor.op.type not in ("RealDiv", "Reciprocal") or not tensor.shape.rank:
+    value = ops.behind(value)
+    if (value.op.kind != "div" and value.op.info.get("how") != "reciprocal") or not value.rank:
         return []
-    p = case.value(tensor).astype(np.float64)
+    p = case.value(value).astype(np.float64)
     inside = bool(np.all((p > 0) & (p < 1)))
-    if outer == "Softmax":
+    if outer == "softmax":
         inside = bool(np.all((p >= 0) & (p <= 1))) and p.shape[-1] > 1 and np.allclose(p.sum(-1), 1, atol=1e-4)
-    return [(outer, tensor)] if inside else []
+    return [(outer, value)] if inside else []
 
 
-def _squashed_by_range(case: Case, tensor: tf.Tensor, outer: str) -> list[tuple[str, tf.Tensor]]:
+def _squashed_by_range(case: Case, value: Value, outer: str) -> list[tuple[str, Value]]:
     """As `squashes`, for what the model keeps between 0 and 1, however it does so."""
-    allowed = case.range_of(tensor)
-    if tensor.op.name not in case.traced.trace.forward or allowed.constant or not allowed.within(0, 1):
+    allowed = case.range_of(value)
+    if not value.op.forward or allowed.constant or not allowed.within(0, 1):
         return []
-    p = case.value(tensor).astype(np.float64)
-    rows = outer == "Sigmoid" or (p.shape[-1] > 1 and np.allclose(p.sum(-1), 1, atol=1e-4))
-    return [(outer, tensor)] if rows and p.size and np.all((p > 0) & (p < 1)) else []
+    p = case.value(value).astype(np.float64)
+    rows = outer == "sigmoid" or (p.shape[-1] > 1 and np.allclose(p.sum(-1), 1, atol=1e-4))
+    return [(outer, value)] if rows and p.size and np.all((p > 0) & (p < 1)) else []
 
 
 #: Points at which a loss shows that it takes a sigmoid or softmax of what it is given.
@@ -162,7 +159,7 @@ _POINTS = (-2.0, 0.0, 0.4, 1.0, 3.0)
 
 
 def _by_value(case: Case, out: Output) -> str | None:
-    """ "Sigmoid" or "Softmax", if the slope of a loss of one's own moves with the predictions as that of a crossentropy
+    """ "sigmoid" or "softmax", if the slope of a loss of one's own moves with the predictions as that of a crossentropy
     of logits does: by the sigmoid (softmax) of them, times something positive that does not depend on them."""
     y_true, y_pred = case.all_values([out.y_true, out.y_pred])
     if not out.is_custom or out.loss is None or not 0 < y_pred.size <= _LARGEST or y_pred.dtype.kind != "f":
@@ -171,17 +168,17 @@ def _by_value(case: Case, out: Output) -> str | None:
         return None
     rng = np.random.default_rng(0)
     points = [point + 0.5 * rng.random(y_pred.shape) for point in _POINTS]
-    with _keras.untouched(case.model, case.traced.trace.graph):
+    with case.untouched():
         loss = OfPredictions(case, out, y_true, y_pred)
         slopes = [loss(point)[1] for point in points]
     if not all(np.all(np.isfinite(slope)) for slope in slopes):
         return None
     moved = [slope - slopes[0] for slope in slopes[1:]]
-    for kind, function in (("Softmax", _softmax), ("Sigmoid", _sigmoid)):
-        if kind == "Softmax" and (y_pred.shape[-1] < 2 or not np.allclose(y_pred.sum(-1), 1, atol=1e-3)):
+    for kind, function in (("softmax", _softmax), ("sigmoid", _sigmoid)):
+        if kind == "softmax" and (y_pred.shape[-1] < 2 or not np.allclose(y_pred.sum(-1), 1, atol=1e-3)):
             continue  # such as pairs that are ranked
         meant = [function(point) - function(points[0]) for point in points[1:]]
-        axis = -1 if kind == "Softmax" else None
+        axis = -1 if kind == "softmax" else None
         factor = sum(a * b for a, b in zip(moved, meant))
         size = sum(b * b for b in meant)
         if axis is not None:
@@ -213,20 +210,20 @@ def swapped_activation(case: Case) -> Faults:
     for entry in case.crossentropies:
         binary = entry.kind == "binary"
         chain = evidence.squashes(entry.output)
-        wrong = "Softmax" if binary else "Sigmoid"
-        if not chain or chain[0][0] != wrong or not _keras.carries_logits(entry.output):
+        wrong = "softmax" if binary else "sigmoid"
+        if not chain or chain[0][0] != wrong or not entry.takes_logits:
             continue
         where = evidence.owner(case, entry)
         out = case.output(where)
         right = "sigmoid" if binary else "softmax"
         text = (
-            f"the predictions are a {wrong.lower()}, but the {entry.kind.replace('_', ' ')} crossentropy takes the "
+            f"the predictions are a {wrong}, but the {entry.kind.replace('_', ' ')} crossentropy takes the "
             f"{right} of what is behind it"
         )
         if out is not None and out.loss is not None:
             elsewhere = case.call_again(out)
             text += f": {n(case.number(out))}. Of the predictions themselves, as on JAX, it is {n(elsewhere)}"
-        if wrong == "Softmax" and case.shape(entry.output)[-1] == 1:
+        if wrong == "softmax" and case.shape(entry.output)[-1] == 1:
             text += "; a softmax of one unit is always 1, whatever the loss comes to"
         fix = (
             "Use activation='sigmoid' for labels that are independent, or categorical_crossentropy for one class."
@@ -262,23 +259,23 @@ def unnormalised(case: Case) -> Faults:
         yield where, f"{text}.", _way_out(case, entry, where)
 
 
-def _probabilities(case: Case) -> Iterator[_keras.Crossentropy]:
+def _probabilities(case: Case) -> Iterator[Crossentropy]:
     """The crossentropies that take the output for probabilities, where no activation of their kind makes it."""
     for entry in case.crossentropies:
         binary = entry.kind == "binary"
         chain = evidence.squashes(entry.output)
         last = entry.axis in (-1, len(entry.output.shape) - 1)
-        made = chain and (binary or (chain[0][0] == "Softmax" and last))
-        undone = _undone(entry.output, "Sigmoid" if binary else "Softmax") and (binary or last)
+        made = chain and (binary or (chain[0][0] == "softmax" and last))
+        undone = entry.takes_logits and (binary or last)
         if not entry.from_logits and not made and not undone:
             yield entry
     for entry in _other_crossentropies(case):  # these never look behind the activation
         chain = evidence.squashes(entry.output)
-        if not entry.from_logits and not (chain and chain[0][0] == "Softmax" and entry.axis == -1):
+        if not entry.from_logits and not (chain and chain[0][0] == "softmax" and entry.axis == -1):
             yield entry
 
 
-def _missed(case: Case, entry: _keras.Crossentropy) -> str | None:
+def _missed(case: Case, entry: Crossentropy) -> str | None:
     """How the numbers of this batch miss being probabilities, or None where they are."""
     p = case.value(entry.output).astype(np.float64)
     if not p.size or not np.all(np.isfinite(p)):
@@ -288,7 +285,7 @@ def _missed(case: Case, entry: _keras.Crossentropy) -> str | None:
     sums = sums[sums != 0]  # Keras puts zeros where a class is ignored
     if not sums.size:
         return None
-    slack = 0.03 if entry.output.dtype.name == "bfloat16" or evidence.narrow(entry.output) else 0.01
+    slack = 0.03 if evidence.narrow(entry.output) else 0.01
     if low < -1e-6 or high > 1 + slack:
         return f"the predictions lie between {n(low)} and {n(high)}"
     if entry.kind == "binary" or np.all(np.abs(sums - 1) <= slack):
@@ -337,16 +334,18 @@ def unbounded_output(case: Case) -> Faults:
         )
 
 
-def _spans(case: Case, tensor: tf.Tensor) -> bool:
+def _spans(case: Case, tensor: Tensor) -> bool:
     """Is it an activation of something that training can make anything, so that it takes its whole range?"""
-    while tensor.op.type in ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims"):
-        tensor = tensor.op.inputs[0]
-    if tensor.op.type in ("Maximum", "Minimum", "ClipByValue", "Relu6"):
-        return case.range_of(tensor).free
-    return tensor.op.type in ("Tanh", "Softsign", "Erf", "Sin", "Cos") and case.range_of(tensor.op.inputs[0]).free
+    if case.loss is None:
+        return False
+    value = ops.behind(tensor)
+    how = value.op.info.get("how")
+    if how in ("maximum", "minimum", "clip", "relu6"):
+        return case.range_of(value).free
+    return how in ("tanh", "softsign", "erf", "sin", "cos") and case.range_of(value.op.inputs[0]).free
 
 
-def _way_out(case: Case, entry: _keras.Crossentropy, where: str) -> str:
+def _way_out(case: Case, entry: Crossentropy, where: str) -> str:
     """An activation that gives probabilities, and `from_logits=True` where the loss has that argument."""
     out = case.output(where)
     if entry.kind != "binary" and case.shape(entry.output)[entry.axis] == 1:
@@ -356,19 +355,12 @@ def _way_out(case: Case, entry: _keras.Crossentropy, where: str) -> str:
     return f"{first}activation='{activation}' in the last layer."
 
 
-def _other_crossentropies(case: Case) -> Iterator[_keras.Crossentropy]:
+def _other_crossentropies(case: Case) -> Iterator[Crossentropy]:
     """Keras's losses that take the logarithm of the predictions themselves."""
     for owner, out in enumerate(case.outputs):
         if loss_name(out) in _OWN_LOGARITHM:
             options = _keras.options_of(out.loss)
-            yield _keras.Crossentropy(
+            yield Crossentropy(
                 "categorical", out.y_true, out.y_pred, bool(options.get("from_logits", False)), owner,
                 options.get("axis", -1),
             )  # fmt: skip
-
-
-def _undone(output: tf.Tensor, expected: str) -> bool:
-    """Does Keras take the logits from behind this softmax or sigmoid?"""
-    if isinstance(output, tf.__internal__.EagerTensor):
-        return _keras.carries_logits(output)
-    return _keras.carries_logits(output) or output.op.type == expected

@@ -1,18 +1,21 @@
 """What the last operations of a model allow its output to be, whatever its weights and its inputs are.
 
-Interval reasoning on the graph: the range of a tensor follows from those of the tensors it is made of, back to the
+Interval reasoning on the program: the range of a value follows from those of the values it is made of, back to the
 weights, which can be anything. Ranges are outer bounds: no number outside can come out. An operation that is not in the
 table allows everything.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import tensorflow as tf
+
+from lossviz.backend.program import Op, Rounds, Value
+from lossviz.engine import ops
 
 _INF = math.inf
 
@@ -58,112 +61,97 @@ ANYTHING = _range(-_INF, _INF)
 NOTHING = _range(_INF, -_INF)  # of a list that holds nothing yet
 FREE = replace(ANYTHING, free=True)
 
-#: After so many rounds of a loop its ranges have settled, or are not known.
+#: After so many rounds of a loop, an end of a range that still moves is taken to have none; after as many again all
+#: ranges have settled, or are not known.
 _ROUNDS = 4
 
-#: Range of an operation whatever it is given, with whether each end is never reached.
+_COMPARISONS = ("greater", "greater_equal", "less", "less_equal", "equal", "not_equal")
+#: Range of a function whatever it is given, with whether each end is never reached.
 _FIXED = {
-    "Sigmoid": (0.0, 1.0, True, True),
-    "Tanh": (-1.0, 1.0, True, True),
-    "Softsign": (-1.0, 1.0, True, True),
-    "Erf": (-1.0, 1.0, True, True),
-    "Sin": (-1.0, 1.0, False, False),
-    "Cos": (-1.0, 1.0, False, False),
-    "Atan": (-math.pi / 2, math.pi / 2, True, True),
-    "Softmax": (0.0, 1.0, True, True),
-    "Sign": (-1.0, 1.0, False, False),
-    "LogicalNot": (0.0, 1.0, False, False),
-    **dict.fromkeys(("Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual"), (0.0, 1.0, False, False)),
+    **dict.fromkeys(("tanh", "softsign", "erf"), (-1.0, 1.0, True, True)),
+    **dict.fromkeys(("sin", "cos", "sign"), (-1.0, 1.0, False, False)),
+    **dict.fromkeys(("sigmoid", "softmax"), (0.0, 1.0, True, True)),
+    **dict.fromkeys((*_COMPARISONS, "logical_not"), (0.0, 1.0, False, False)),
+    "arctan": (-math.pi / 2, math.pi / 2, True, True),
 }
 #: Growing functions: where they take a number, and the value that they approach and never reach below.
 _GROWING: dict[str, tuple[Callable, float]] = {
-    "Exp": (np.exp, 0.0),
-    "Softplus": (lambda v: np.logaddexp(0.0, v), 0.0),
-    "Relu": (lambda v: np.maximum(v, 0.0), -_INF),
-    "Relu6": (lambda v: np.clip(v, 0.0, 6.0), -_INF),
-    "Elu": (lambda v: np.where(v > 0, v, np.expm1(np.minimum(v, 0))), -1.0),
-    "Selu": (lambda v: 1.0507009873554805 * np.where(v > 0, v, 1.6732632423543772 * np.expm1(np.minimum(v, 0))),
+    "exp": (np.exp, 0.0),
+    "softplus": (lambda v: np.logaddexp(0.0, v), 0.0),
+    "relu": (lambda v: np.maximum(v, 0.0), -_INF),
+    "relu6": (lambda v: np.clip(v, 0.0, 6.0), -_INF),
+    "elu": (lambda v: np.where(v > 0, v, np.expm1(np.minimum(v, 0))), -1.0),
+    "selu": (lambda v: 1.0507009873554805 * np.where(v > 0, v, 1.6732632423543772 * np.expm1(np.minimum(v, 0))),
              -1.7580993408473766),
-    "LeakyRelu": (None, -_INF),
-    "Expm1": (np.expm1, -1.0),
-    "Log1p": (np.log1p, -_INF),
-    "Log": (np.log, -_INF),
-    "Sqrt": (np.sqrt, -_INF),
-    "Floor": (np.floor, -_INF),
-    "Ceil": (np.ceil, -_INF),
-    "Round": (np.round, -_INF),
-    "Rint": (np.round, -_INF),
+    "expm1": (np.expm1, -1.0),
+    "log1p": (np.log1p, -_INF),
+    "log": (np.log, -_INF),
+    "sqrt": (np.sqrt, -_INF),
+    "floor": (np.floor, -_INF),
+    "ceil": (np.ceil, -_INF),
+    "round": (np.round, -_INF),
 }  # fmt: skip
-_SAME = {"Identity", "IdentityN", "Cast", "StopGradient", "EnsureShape", "PreventGradient", "CheckNumerics", "Snapshot"}
-_SHAPING = {"Reshape", "Squeeze", "ExpandDims", "StridedSlice", "Slice", "GatherV2", "Tile", "ReverseV2", "Transpose"}
-_AFFINE = {"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "Conv2D", "Conv3D", "BiasAdd",
-           "DepthwiseConv2dNative", "Conv2DBackpropInput", "FusedBatchNormV3"}  # fmt: skip
-_SUMS = {"AddV2", "Add", "Sub"}
-_LOOPS = {"While", "StatelessWhile"}
-#: Lists of tensors that loops fill, as recurrent layers do: what each makes of the ranges of its inputs.
-_LISTS = {"TensorListFromTensor", "TensorListGetItem", "TensorListStack", "TensorListConcat"}
 #: Functions of single numbers.
 _POINTWISE: dict[str, Callable] = {
-    "Identity": lambda v: v,
-    "Cast": lambda v: v,
-    "Neg": np.negative,
-    "Sigmoid": lambda v: 0.5 * (1 + np.tanh(0.5 * v)),
-    "Tanh": np.tanh,
-    "Softplus": lambda v: np.logaddexp(0.0, v),
-    "Erf": np.vectorize(math.erf, otypes=[float]),
-    "Erfc": np.vectorize(math.erfc, otypes=[float]),
-    "Exp": np.exp,
-    "Square": np.square,
-    "Pow": np.power,
-    "IdentityN": lambda v, *more: v,
-    "Mul": np.multiply,
-    "AddV2": np.add,
-    "Add": np.add,
-    "Sub": np.subtract,
-    "RealDiv": np.divide,
+    **dict.fromkeys(("identity", "cast"), lambda v: v),
+    "neg": np.negative,
+    "sigmoid": lambda v: 0.5 * (1 + np.tanh(0.5 * v)),
+    "tanh": np.tanh,
+    "softplus": lambda v: np.logaddexp(0.0, v),
+    "erf": np.vectorize(math.erf, otypes=[float]),
+    "erfc": np.vectorize(math.erfc, otypes=[float]),
+    "exp": np.exp,
+    "square": np.square,
+    "power": np.power,
+    "mul": np.multiply,
+    "add": np.add,
+    "div": np.divide,
 }
+#: Kinds whose operations are told apart by the function that they compute.
+_FUNCTIONS = ("elementwise", "squash", "custom")
+
+
+def _word(op: Op) -> str:
+    """The function that it computes, or its kind."""
+    return op.info.get("how", "") if op.kind in _FUNCTIONS else op.kind
 
 
 class Bounds:
-    """Ranges of the tensors of one graph. `trainable` are the handles of the weights that training moves; `known` gives
-    the array of a tensor that is the same for every weight (a constant, and an input if data count), or None."""
+    """Ranges of the values of one program. `trainable` are the weights that training moves, or what they are read
+    from; `fed` are the numbers of inputs, if data count."""
 
-    def __init__(self, trainable: list[tf.Tensor], known: Callable[[tf.Tensor], np.ndarray | None]):
-        self.weights = {tensor.ref() for tensor in trainable}
-        self.known = known
-        self.found: dict = {}
-        self.loops: dict = {}
+    def __init__(self, trainable: Iterable[Value], fed: Mapping[Value, np.ndarray] | None = None):
+        self.weights = set(trainable)
+        self.fed = fed or {}
+        self.found: dict[Value, Range] = {}
+        self.loops: dict[Op, list[Range]] = {}
 
-    def of(self, tensor: tf.Tensor) -> Range:
+    def of(self, value: Value) -> Range:
         """Not by recursion: models are deep."""
-        stack = [tensor]
+        stack = [value]
         while stack:
             current = stack[-1]
-            if current.ref() in self.found:
+            if current in self.found:
                 stack.pop()
                 continue
-            waiting = [t for t in self._needed(current) if t.ref() not in self.found]
+            waiting = [v for v in self._needed(current) if v not in self.found]
             if waiting:
                 stack += waiting
             else:
-                self.found[stack.pop().ref()] = self._range(current)
-        return self.found[tensor.ref()]
+                self.found[stack.pop()] = self._range(current)
+        return self.found[value]
 
-    def _needed(self, tensor: tf.Tensor) -> list[tf.Tensor]:
+    def _needed(self, value: Value) -> Sequence[Value]:
         """The inputs whose range matters: none behind what bounds its result by itself."""
-        operation = tensor.op
-        if operation.type in _FIXED or operation.type in ("Const", "Placeholder", "ReadVariableOp", "ResourceGather"):
+        op = value.op
+        if _word(op) in _FIXED or op.kind in ("fresh", "read") or self._linear_in_weights(op):
             return []
-        if operation.type in _AFFINE | _SUMS and any(map(self._trained, operation.inputs)):
-            return []  # linear in something trained: it can be anything, whatever the rest is
-        if operation.type in ("TensorListReserve", "EmptyTensorList"):
-            return []
-        if operation.type == "IdentityN":
-            return [operation.inputs[tensor.value_index]]
-        return [t for t in operation.inputs if _numbers(t)]
+        if op.kind == "custom":
+            return op.inputs[value.index : value.index + 1]
+        return [v for v in op.inputs if _numbers(v)]
 
-    def _range(self, tensor: tf.Tensor) -> Range:
-        array = self.known(tensor)
+    def _range(self, value: Value) -> Range:
+        array = self.fed.get(value, value.known)
         if array is not None and array.size and array.dtype.kind in "fiub":
             values = array.astype(np.float64)
             if not np.all(np.isfinite(values)):
@@ -171,128 +159,130 @@ class Bounds:
             if values.size > 4096:
                 return _range(values.min(), values.max())
             return Range(values, values)
-        operation = tensor.op
-        if operation.type in _FIXED:
-            low, high, open_low, open_high = _FIXED[operation.type]
-            found = _range(low, high, open_low=open_low, open_high=open_high, rows=operation.type == "Softmax")
-            return _only_one(found, tensor)
-        if operation.type in ("ReadVariableOp", "ResourceGather"):
-            return FREE if self._trained(tensor) else ANYTHING
-        if operation.type in _AFFINE | _SUMS and any(map(self._trained, operation.inputs)):
+        found = self._made(value, [self.found[v] for v in self._needed(value)])
+        return _only_one(found, value) if _fits(found, value) else _hull(found)
+
+    def _made(self, value: Value, inputs: list[Range]) -> Range:
+        """The range of what an operation makes of numbers in these ranges."""
+        op, word = value.op, _word(value.op)
+        if self._trained(value) or self._linear_in_weights(op):
             return FREE
-        inputs = [self.found[t.ref()] for t in self._needed(tensor)]
-        if operation.type in _LOOPS:
-            return self._looped(operation)[tensor.value_index]
-        handler = getattr(self, f"on_{operation.type.lower()}", None)
-        if handler is not None:
-            found = handler(operation, *inputs)
-        elif operation.type in _SAME:
-            found = inputs[0]
-        elif operation.type in _SHAPING | _LISTS:
-            found = _hull(inputs[0])
-        elif operation.type in _AFFINE:
-            found = FREE if any(one.free for one in inputs) else ANYTHING
-        elif operation.type in _GROWING:
-            found = _grown(operation, inputs[0])
-        else:
-            found = ANYTHING
-        return _only_one(found, tensor) if _fits(found, tensor) else _hull(found)
+        if word in _FIXED:
+            low, high, open_low, open_high = _FIXED[word]
+            return _range(low, high, open_low=open_low, open_high=open_high, rows=ops.is_softmax(op))
+        if op.kind == "opaque":
+            return self._looped(op)[value.index]
+        if word in _GROWING:
+            return _grown(word, *_GROWING[word], inputs[0])
+        handler = getattr(self, f"on_{word}", None)
+        return handler(op, *inputs) if handler is not None else ANYTHING
 
-    def _trained(self, tensor: tf.Tensor) -> bool:
+    def _trained(self, value: Value) -> bool:
         """Is it a weight that training moves, with nothing but a change of shape or dtype?"""
-        while tensor.op.type in ("Identity", "Cast", "Reshape", "ExpandDims", "Transpose"):
-            tensor = tensor.op.inputs[0]
-        return tensor.op.type in ("ReadVariableOp", "ResourceGather") and tensor.op.inputs[0].ref() in self.weights
+        value = ops.behind(value, "transpose")
+        return value in self.weights or (value.op.kind == "read" and not self.weights.isdisjoint(value.op.inputs))
 
-    def _looped(self, operation: tf.Operation) -> list[Range]:
+    def _linear_in_weights(self, op: Op) -> bool:
+        """Then it can be anything, whatever the rest is."""
+        return (op.kind == "add" or _is_affine(op)) and any(map(self._trained, op.inputs))
+
+    def _looped(self, op: Op) -> list[Range]:
         """The ranges of what a loop leaves: what goes in, and what any number of rounds makes of it."""
-        if operation.name not in self.loops:
-            try:
-                body = operation.graph._get_function(operation.get_attr("body").name).graph
-                inside = {i.ref() for t, i in zip(operation.inputs, body.inputs) if t.ref() in self.weights}
-                ranges = [self.found.get(tensor.ref(), ANYTHING) for tensor in operation.inputs]
-                for _ in range(_ROUNDS):
-                    rounds = Bounds([], self.known)
-                    rounds.weights = inside
-                    rounds.found = {i.ref(): one for i, one in zip(body.inputs, ranges)}
-                    after = [rounds.of(t) if _numbers(t) else ANYTHING for t in body.outputs]
-                    both = [_union(one, other) for one, other in zip(ranges, after)]
-                    if all(map(_alike, ranges, both)):
-                        break
-                    ranges = both
-                else:
-                    moved = [not _alike(one, other) for one, other in zip(ranges, both)]
-                    ranges = [ANYTHING] * len(ranges) if any(moved) else both
-            except (AttributeError, ValueError, KeyError):  # a loop that is no function of this graph
-                ranges = [ANYTHING] * len(operation.outputs)
-            self.loops[operation.name] = ranges
-        return self.loops[operation.name]
+        if op not in self.loops:
+            rounds = op.inputs[0].program.rounds(op) if op.inputs else None
+            self.loops[op] = self._settled(op, rounds) if rounds is not None else [ANYTHING] * len(op.outputs)
+        return self.loops[op]
 
-    def _curve(self, operation: tf.Operation) -> Range | None:
+    def _settled(self, op: Op, rounds: Rounds) -> list[Range]:
+        inside = [inner for value, inner in zip(op.inputs, rounds.entering) if self._trained(value)]
+        ranges = [_hull(self.found.get(value, ANYTHING)) for value in op.inputs]
+        for k in range(2 * _ROUNDS):
+            one = Bounds(inside)
+            one.found = dict(zip(rounds.entering, ranges))
+            after = [one.of(value) if _numbers(value) else ANYTHING for value in rounds.leaving]
+            both = list(ranges)
+            for place, found in zip(rounds.carried, after):
+                if place is not None:
+                    both[place] = _union(ranges[place], found)
+            if all(map(_alike, ranges, both)):
+                return [_hull(found) if at is None else both[at] for at, found in zip(rounds.carried, after)]
+            ranges = both if k < _ROUNDS else list(map(_widened, ranges, both))
+        return [ANYTHING] * len(op.outputs)
+
+    def _curve(self, op: Op) -> Range | None:
         """The range of a product that is a function of one number, such as x times its own sigmoid."""
-        for base in _above(operation.inputs[0]) & _above(operation.inputs[1]):
-            base = base.deref()
-            function = _function(operation.outputs[0], base)
-            if base.ref() in self.found and function is not None:
-                return _of_function(function, self.found[base.ref()])
+        other = _above(op.inputs[1])
+        for base in _above(op.inputs[0]):
+            function = _function(op.outputs[0], base) if base in other and base in self.found else None
+            if function is not None:
+                return _of_function(function, self.found[base])
         return None
 
-    # -- one operation each -------------------------------------------------------------------------------
+    # -- one kind or function each -------------------------------------------------------------------------
 
-    def on_tensorlistreserve(self, operation) -> Range:
-        return NOTHING
+    def on_identity(self, op: Op, one: Range, *rest: Range) -> Range:
+        return one
 
-    on_emptytensorlist = on_tensorlistreserve
+    on_cast = on_stop = on_identity
 
-    def on_tensorlistsetitem(self, operation, items: Range, index: Range, item: Range, *more) -> Range:
-        return _union(items, item)
+    def on_reshape(self, op: Op, one: Range, *rest: Range) -> Range:
+        return _hull(one)
 
-    def on_tensorlistpushback(self, operation, items: Range, item: Range) -> Range:
-        return _union(items, item)
+    on_slice = on_pick = on_broadcast = on_move = on_transpose = on_reshape
 
-    def on_addv2(self, operation, one: Range, other: Range) -> Range:
-        blended = _blend(operation)
-        if blended and all(t.ref() in self.found for t in blended):
-            share, first, second = (self.found[t.ref()] for t in blended)
+    def on_contract(self, op: Op, *inputs: Range) -> Range:
+        return FREE if any(one.free for one in inputs) else ANYTHING
+
+    def on_window(self, op: Op, *inputs: Range) -> Range:
+        if _is_affine(op):
+            return self.on_contract(op, *inputs)
+        return _hull(inputs[0]) if op.info.get("how") in ("mean", "max", "min") else ANYTHING
+
+    def on_other(self, op: Op, *inputs: Range) -> Range:
+        if _is_affine(op):
+            return self.on_contract(op, *inputs)
+        what = op.info.get("list")
+        if what == "put":
+            return _union(inputs[0], inputs[1])
+        return {"empty": NOTHING, "take": _hull(inputs[0]) if inputs else ANYTHING}.get(what, ANYTHING)
+
+    def on_add(self, op: Op, *inputs: Range) -> Range:
+        signs = op.info["signs"]
+        if signs == (1, -1) and op.inputs[0] is op.inputs[1]:
+            return _range(0.0, 0.0)
+        blended = _blend(op)
+        if blended and all(value in self.found for value in blended):
+            share, first, second = (self.found[value] for value in blended)
             if share.within(0, 1):
                 return _union(first, second)
-        if (one.free and not one.limited) or (other.free and not other.limited):
-            return FREE
-        free = one.free or other.free
-        ends = {"open_low": one.open_low or other.open_low, "open_high": one.open_high or other.open_high}
-        return Range(one.low + other.low, one.high + other.high, free=free, **ends)
+        return functools.reduce(_plus, (one if sign > 0 else _negative(one) for one, sign in zip(inputs, signs)))
 
-    on_add = on_addv2
-
-    def on_sub(self, operation, one: Range, other: Range) -> Range:
-        if operation.inputs[0] is operation.inputs[1]:
-            return _range(0.0, 0.0)
-        return self.on_addv2(operation, one, _negative(other))
-
-    def on_neg(self, operation, one: Range) -> Range:
+    def on_neg(self, op: Op, one: Range) -> Range:
         return _negative(one)
 
-    def on_mul(self, operation, one: Range, other: Range) -> Range:
-        if operation.inputs[0] is operation.inputs[1]:
-            return self.on_square(operation, one)
-        if _of_norm("Rsqrt", *operation.inputs):
+    def on_mul(self, op: Op, one: Range, other: Range) -> Range:
+        if op.inputs[0] is op.inputs[1]:
+            return self.on_square(op, one)
+        if _of_norm("rsqrt", *op.inputs):
             return _range(-1.0, 1.0)
         plain = _product(one, other)
-        return plain if plain.limited else self._curve(operation) or plain
+        return plain if plain.limited else self._curve(op) or plain
 
-    def on_square(self, operation, one: Range) -> Range:
+    def on_square(self, op: Op, one: Range) -> Range:
         high = np.maximum(one.low**2, one.high**2)
         low = np.where((one.low <= 0) & (one.high >= 0), 0.0, np.minimum(one.low**2, one.high**2))
         return Range(low, high, free=one.free)
 
-    def on_abs(self, operation, one: Range) -> Range:
+    def on_abs(self, op: Op, one: Range) -> Range:
         low = np.where((one.low <= 0) & (one.high >= 0), 0.0, np.minimum(np.abs(one.low), np.abs(one.high)))
         return Range(low, np.maximum(np.abs(one.low), np.abs(one.high)), free=one.free)
 
-    def on_realdiv(self, operation, one: Range, other: Range) -> Range:
-        if _of_norm("Sqrt", *operation.inputs):
+    def on_div(self, op: Op, one: Range, other: Range) -> Range:
+        if op.info.get("how") == "no_nan" and not np.all(other.low > 0):
+            return ANYTHING
+        if _of_norm("sqrt", *op.inputs):
             return _range(-1.0, 1.0)
-        part = _part_of_sum(*operation.inputs)
+        part = _part_of_sum(*op.inputs)
         if part and np.all(one.low >= 0):
             return _range(0.0, 1.0, open_low=one.open_low, open_high=False, rows=part == "last")
         positive = np.all(other.low > 0) or (np.all(other.low >= 0) and other.open_low)
@@ -302,60 +292,62 @@ class Bounds:
             inverse = Range(1 / other.high, 1 / other.low, other.open_high, other.open_low)
         return _product(one, inverse)
 
-    on_div = on_realdiv
-
-    def on_divnonan(self, operation, one: Range, other: Range) -> Range:
-        return self.on_realdiv(operation, one, other) if np.all(other.low > 0) else ANYTHING
-
-    def on_maximum(self, operation, one: Range, other: Range) -> Range:
+    def on_maximum(self, op: Op, one: Range, other: Range) -> Range:
         low = np.maximum(one.low, other.low)
         return Range(low, np.maximum(one.high, other.high), _opens(low, one, other, "low"), free=one.free or other.free)
 
-    def on_minimum(self, operation, one: Range, other: Range) -> Range:
+    def on_minimum(self, op: Op, one: Range, other: Range) -> Range:
         high = np.minimum(one.high, other.high)
         ends = _opens(high, one, other, "high")
         return Range(np.minimum(one.low, other.low), high, open_high=ends, free=one.free or other.free)
 
-    def on_clipbyvalue(self, operation, one: Range, low: Range, high: Range) -> Range:
-        return self.on_minimum(operation, self.on_maximum(operation, one, low), high)
+    def on_clip(self, op: Op, one: Range, low: Range, high: Range) -> Range:
+        return self.on_minimum(op, self.on_maximum(op, one, low), high)
 
-    def on_select(self, operation, condition: Range, one: Range, other: Range) -> Range:
+    def on_leaky_relu(self, op: Op, one: Range) -> Range:
+        return _grown("leaky_relu", lambda v: np.where(v > 0, v, op.info["slope"] * v), -_INF, one)
+
+    def on_select(self, op: Op, condition: Range, one: Range, other: Range) -> Range:
         return _union(one, other)
 
-    on_selectv2 = on_select
-
-    def on_mean(self, operation, one: Range, *rest) -> Range:
-        return _hull(one)
-
-    on_max = on_min = on_avgpool = on_maxpool = on_mean
-
-    def on_sum(self, operation, one: Range, *rest) -> Range:
+    def on_reduce(self, op: Op, one: Range, *rest: Range) -> Range:
+        if op.info["how"] in ("mean", "max", "min"):
+            return _hull(one)
+        if op.info["how"] != "sum":
+            return ANYTHING
         low = 0.0 if np.all(one.low >= 0) else -_INF
         high = 0.0 if np.all(one.high <= 0) else _INF
         return _range(low, high, open_low=one.open_low and low == 0, free=one.free)
 
-    def on_concatv2(self, operation, *inputs: Range) -> Range:
-        *parts, axis = inputs
-        tensors = operation.inputs[:-1]
-        rank = tensors[0].shape.rank
-        if rank is None or not axis.constant:
-            return _all(parts)
-        where = int(axis.low) % rank
-        sizes = [tensor.shape[where] for tensor in tensors]
-        if where == 0 or None in sizes or sum(sizes) > 4096:
+    def on_concat(self, op: Op, *inputs: Range) -> Range:
+        output = op.outputs[0]
+        if op.info["stacks"] or output.shape is None:
+            return _all(inputs)
+        rank, where = output.rank, op.info["axis"]
+        parts, values = zip(*((one, value) for one, value in zip(inputs, op.inputs) if value.rank == rank))
+        sizes = [None if where is None else value.shape[where] for value in values]
+        if where in (None, 0, -rank) or None in sizes or sum(sizes) > 4096:
             return _all(parts)
         spread = []
         for part, size in zip(parts, sizes):
-            plain = _hull(part)
-            shape = [size if k == where else 1 for k in range(rank)]
-            same = part.low.ndim == rank and all(n == (size if k == where else 1) for k, n in enumerate(part.low.shape))
-            kept = part if same else plain
+            shape = [size if k == where % rank else 1 for k in range(rank)]
+            kept = part if list(part.low.shape) == shape else _hull(part)
             spread.append([np.broadcast_to(end, shape) for end in (kept.low, kept.high)])
         low, high = (np.concatenate([one[k] for one in spread], axis=where) for k in (0, 1))
         return Range(low, high, any(p.open_low for p in parts), any(p.open_high for p in parts), _all_free(parts))
 
-    def on_pack(self, operation, *inputs: Range) -> Range:
-        return _all(list(inputs))
+
+def _is_affine(op: Op) -> bool:
+    """Does it add up products of its inputs?"""
+    return op.kind == "contract" or bool(op.info.get("affine")) or (op.kind == "window" and len(op.inputs) > 1)
+
+
+def _plus(one: Range, other: Range) -> Range:
+    if (one.free and not one.limited) or (other.free and not other.limited):
+        return FREE
+    free = one.free or other.free
+    ends = {"open_low": one.open_low or other.open_low, "open_high": one.open_high or other.open_high}
+    return Range(one.low + other.low, one.high + other.high, free=free, **ends)
 
 
 def _product(one: Range, other: Range) -> Range:
@@ -375,7 +367,7 @@ def _product(one: Range, other: Range) -> Range:
     return Range(corners.min(0), corners.max(0), free=free, **ends)
 
 
-def _all_free(parts: list[Range]) -> bool:
+def _all_free(parts: Sequence[Range]) -> bool:
     """Is every end that is not finite pushed by weights that are trained?"""
     return any(part.free for part in parts) and all(part.free or part.bounded for part in parts)
 
@@ -401,14 +393,18 @@ def _opens(end: np.ndarray, one: Range, other: Range, side: str) -> bool:
 
 
 def _hull(one: Range) -> Range:
-    return replace(one, low=np.asarray(np.min(one.low)), high=np.asarray(np.max(one.high)), rows=False)
+    return (
+        one
+        if one is NOTHING
+        else replace(one, low=np.asarray(np.min(one.low)), high=np.asarray(np.max(one.high)), rows=False)
+    )
 
 
 def _union(one: Range, other: Range) -> Range:
     return _all([part for part in (one, other) if part is not NOTHING]) if one is not other else one
 
 
-def _all(parts: list[Range]) -> Range:
+def _all(parts: Sequence[Range]) -> Range:
     hulls = [_hull(part) for part in parts]
     low, high = min(float(h.low) for h in hulls), max(float(h.high) for h in hulls)
     open_low = all(h.open_low for h in hulls if h.low == low)
@@ -416,52 +412,67 @@ def _all(parts: list[Range]) -> Range:
     return _range(low, high, open_low=open_low, open_high=open_high, free=_all_free(parts))
 
 
-def _numbers(tensor: tf.Tensor) -> bool:
-    dtype = tensor.dtype
-    return dtype.is_floating or dtype.is_integer or dtype.is_bool or dtype == tf.variant
+def _numbers(value: Value) -> bool:
+    return value.is_floating or value.is_integer or value.dtype in ("bool", "variant")
 
 
 def _alike(one: Range, other: Range) -> bool:
     return bool(np.all(one.low == np.min(other.low)) and np.all(one.high == np.max(other.high)))
 
 
-def _blend(operation: tf.Operation) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor] | None:
+def _widened(before: Range, after: Range) -> Range:
+    """The range after a round, without the ends that the round has moved."""
+    if _alike(before, after):
+        return after
+    low, high = float(after.low), float(after.high)
+    return _range(low if low >= before.low else -_INF, high if high <= before.high else _INF)
+
+
+def _blend(op: Op) -> tuple[Value, Value, Value] | None:
     """z, a and b of a sum `z * a + (1 - z) * b`."""
-    if any(tensor.op.type != "Mul" for tensor in operation.inputs):
+    if op.info["signs"] != (1, 1) or any(value.op.kind != "mul" for value in op.inputs):
         return None
-    one, other = (tuple(tensor.op.inputs) for tensor in operation.inputs)
+    one, other = (value.op.inputs for value in op.inputs)
     for k in (0, 1):
         for j in (0, 1):
             for share, rest, a, b in ((one[k], other[j], one[1 - k], other[1 - j]),
                                       (other[j], one[k], other[1 - j], one[1 - k])):  # fmt: skip
-                if rest.op.type == "Sub" and rest.op.inputs[1] is share:
-                    whole = tf.get_static_value(rest.op.inputs[0])
-                    if whole is not None and np.all(np.asarray(whole) == 1):
+                if rest.op.info.get("signs") == (1, -1) and rest.op.inputs[1] is share:
+                    whole = rest.op.inputs[0].known
+                    if whole is not None and np.all(whole == 1):
                         return share, a, b
     return None
 
 
-def _above(tensor: tf.Tensor, depth: int = 8) -> set:
-    """References of the tensors that `tensor` is made of, number by number."""
-    found = {tensor.ref()}
-    if depth and tensor.op.type in _POINTWISE:
-        found |= {ref for each in tensor.op.inputs for ref in _above(each, depth - 1)}
+def _above(value: Value, depth: int = 8) -> dict[Value, None]:
+    """The values that `value` is made of, number by number."""
+    found = {value: None}
+    if depth and _word(value.op) in _POINTWISE:
+        for each in _pointwise_inputs(value):
+            found |= _above(each, depth - 1)
     return found
 
 
-def _function(tensor: tf.Tensor, base: tf.Tensor, depth: int = 9) -> Callable | None:
-    """`tensor` as a function of the numbers of `base` alone, or None."""
-    if tensor is base:
+def _pointwise_inputs(value: Value) -> Sequence[Value]:
+    return value.op.inputs[value.index : value.index + 1] if value.op.kind == "custom" else value.op.inputs
+
+
+def _function(value: Value, base: Value, depth: int = 9) -> Callable | None:
+    """`value` as a function of the numbers of `base` alone, or None."""
+    if value is base:
         return lambda v: v
-    constant = tf.get_static_value(tensor) if tensor.op.type == "Const" else None
-    if constant is not None and np.ndim(constant) == 0 and base.op.type != "Const":
-        return lambda v: np.full_like(v, constant)
-    if not depth or tensor.op.type not in _POINTWISE:
+    if value.known is not None and value.rank == 0 and base.known is None:
+        return lambda v: np.full_like(v, value.known)
+    if not depth or _word(value.op) not in _POINTWISE:
         return None
-    parts = [_function(each, base, depth - 1) for each in tensor.op.inputs]
+    parts = [_function(each, base, depth - 1) for each in _pointwise_inputs(value)]
     if any(part is None for part in parts):
         return None
-    return lambda v: _POINTWISE[tensor.op.type](*(part(v) for part in parts))
+    function = _POINTWISE[_word(value.op)]
+    if value.op.kind == "add":
+        signs = value.op.info["signs"]
+        return lambda v: sum(sign * part(v) for sign, part in zip(signs, parts))
+    return lambda v: function(*(part(v) for part in parts))
 
 
 def _of_function(function: Callable, base: Range) -> Range | None:
@@ -485,32 +496,42 @@ def _of_function(function: Callable, base: Range) -> Range | None:
     return _range(ends[0], ends[1], free=base.free)
 
 
-def _of_norm(root: str, top: tf.Tensor, bottom: tf.Tensor) -> bool:
-    """Is the quotient (`root` is Sqrt), or product (Rsqrt), a vector that is divided by its own length?"""
+def _of_norm(root: str, top: Value, bottom: Value) -> bool:
+    """Is the quotient (`root` is sqrt), or product (rsqrt), a vector that is divided by its own length?"""
     found = False
-    while bottom.op.type in ("Identity", "Reshape", "Maximum", "AddV2", "Add", "Minimum", root):
-        if bottom.op.type in ("Maximum", "AddV2", "Add", "Minimum"):
-            small = tf.get_static_value(bottom.op.inputs[1])
-            shrinks = bottom.op.type == "Minimum" and root == "Rsqrt" and not found
-            grows = bottom.op.type != "Minimum" and (found or root == "Sqrt")
-            if small is None or np.any(np.asarray(small) < 0) or not (shrinks or grows):
+    while (word := _word(bottom.op)) in ("identity", "reshape", "maximum", "add", "minimum", root):
+        if word in ("maximum", "add", "minimum"):
+            shrinks = word == "minimum" and root == "rsqrt" and not found
+            grows = word != "minimum" and (found or root == "sqrt")
+            if not _adds_little(bottom.op) or not (shrinks or grows):
                 return False
-        found |= bottom.op.type == root
+        found |= word == root
         bottom = bottom.op.inputs[0]
-    if not found or bottom.op.type != "Sum" or not bottom.op.get_attr("keep_dims"):
+    if not found or not _sums(bottom.op):
         return False
     square = bottom.op.inputs[0].op
-    return square.type in ("Square", "Mul") and all(tensor is top for tensor in square.inputs)
+    return _word(square) in ("square", "mul") and all(value is top for value in square.inputs)
 
 
-def _only_one(found: Range, tensor: tf.Tensor) -> Range:
+def _sums(op: Op) -> bool:
+    """Is it a sum that keeps its axes?"""
+    return op.kind == "reduce" and op.info["how"] == "sum" and op.info["keepdims"]
+
+
+def _adds_little(op: Op) -> bool:
+    """Is the second of its inputs a number that is known and not negative, and added, if it is a sum?"""
+    small = op.inputs[1].known
+    return small is not None and not np.any(small < 0) and op.info.get("signs", (1, 1)) == (1, 1)
+
+
+def _only_one(found: Range, value: Value) -> Range:
     """A single number that has to sum to 1 is 1."""
-    return _range(1.0, 1.0, rows=True) if found.rows and tensor.shape.rank and tensor.shape[-1] == 1 else found
+    return _range(1.0, 1.0, rows=True) if found.rows and value.rank and value.shape[-1] == 1 else found
 
 
-def _fits(found: Range, tensor: tf.Tensor) -> bool:
-    """Do the arrays of the range belong to the axes of the tensor?"""
-    shape = tensor.shape.as_list() if tensor.shape.rank is not None else None
+def _fits(found: Range, value: Value) -> bool:
+    """Do the arrays of the range belong to the axes of the value?"""
+    shape = value.shape
     for end in (found.low, found.high):
         if end.ndim and (shape is None or end.ndim > len(shape)):
             return False
@@ -519,35 +540,27 @@ def _fits(found: Range, tensor: tf.Tensor) -> bool:
     return True
 
 
-def _grown(operation: tf.Operation, one: Range) -> Range:
-    function, never = _GROWING[operation.type]
-    if operation.type == "LeakyRelu":
-        slope = operation.get_attr("alpha")
-        function = lambda v: np.where(v > 0, v, slope * v)  # noqa: E731
+def _grown(word: str, function: Callable, never: float, one: Range) -> Range:
     with np.errstate(all="ignore"):
         low, high = function(one.low), function(one.high)
     low, high = np.where(np.isnan(low), -_INF, low), np.where(np.isnan(high), _INF, high)
     asymptote = np.isfinite(never) and bool(np.all(low <= never))
-    return Range(low, high, asymptote or (one.open_low and operation.type in ("Exp", "Softplus")), False, one.free)
+    return Range(low, high, asymptote or (one.open_low and word in ("exp", "softplus")), False, one.free)
 
 
-def _part_of_sum(top: tf.Tensor, bottom: tf.Tensor) -> str:
+def _part_of_sum(top: Value, bottom: Value) -> str:
     """Is the quotient a part of a sum, `x / sum(x)`, perhaps with something small and positive added below?
 
     "last": its parts along the last axis sum to 1; "some": they sum to at most 1, along another axis or not exactly.
     """
     exact = True
-    while bottom.op.type in ("Identity", "Reshape", "Maximum", "AddV2", "Add"):
-        if bottom.op.type in ("Maximum", "AddV2", "Add"):
-            small = tf.get_static_value(bottom.op.inputs[1])
-            if small is None or np.any(np.asarray(small) < 0):
+    while (word := _word(bottom.op)) in ("identity", "reshape", "maximum", "add"):
+        if word in ("maximum", "add"):
+            if not _adds_little(bottom.op):
                 return ""
             exact = False
         bottom = bottom.op.inputs[0]
-    if bottom.op.type != "Sum" or bottom.op.inputs[0] is not top or not bottom.op.get_attr("keep_dims"):
+    if not _sums(bottom.op) or bottom.op.inputs[0] is not top or bottom.op.info["axes"] is None or not top.rank:
         return ""
-    axes = tf.get_static_value(bottom.op.inputs[1])
-    if axes is None or not top.shape.rank:
-        return ""
-    last = {int(axis) % top.shape.rank for axis in np.ravel(axes)} == {top.shape.rank - 1}
+    last = {axis % top.rank for axis in bottom.op.info["axes"]} == {top.rank - 1}
     return "last" if last and exact else "some"

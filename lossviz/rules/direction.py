@@ -27,7 +27,7 @@ def wrong_direction(case: Case) -> Faults:
     several = len([out for out in case.outputs if out.reaches]) > 1 or len(case.added) > 0
     severity = "hint" if several else "error"  # of several, one may be meant to be fooled
     for out in case.outputs:
-        if out.tensor is None or not out.reaches or case.traced is None or case.model is None:
+        if out.tensor is None or not out.reaches or case.loss is None or case.model is None:
             continue
         weight = next((w for name, w in _weights(case) if name == out.name), None)
         if weight is not None and weight < 0:
@@ -61,7 +61,7 @@ def _of_own(case: Case, out: Output, severity: str) -> Faults:
         return
     right, around = answer
     y_true, y_pred = case.all_values([out.y_true, out.y_pred])
-    with _keras.untouched(case.model, case.traced.trace.graph):
+    with case.untouched():
         loss = OfPredictions(case, out, y_true, y_pred)
         there, slope = loss(right)
         points = list(around())
@@ -165,8 +165,4 @@ def _on_and_on(case: Case, out: Output, slopes: list[np.ndarray]) -> bool:
     y_true = case.value(out.y_true)
     if len(np.unique(y_true)) <= 2:  # -1 and 1, as critics have them
         return False
-    return out.y_true.ref() in _ancestors(case, out)
-
-
-def _ancestors(case: Case, out: Output) -> set:
-    return {tensor.ref() for operation in case.operations(out) for tensor in (*operation.inputs, *operation.outputs)}
+    return any(out.y_true in (*op.inputs, *op.outputs) for op in case.operations(out))

@@ -1,49 +1,50 @@
-"""What the rules look at: the outputs of a loss with their tensors, what was added, and the graph between them."""
+"""What the rules look at: the outputs of a loss with their tensors, what was added, and the program between them."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from lossviz.backend import graph
 from lossviz.backend import keras_private as _keras
-from lossviz.backend.recorded import Added, Recorded
+from lossviz.backend.program import Loss, Op, Value, ancestors
+from lossviz.backend.recorded import Added, Crossentropy, Recorded
 from lossviz.backend.tracing import Traced
+from lossviz.engine import ops
 from lossviz.engine.decompose import Decomposition
 from lossviz.report.records import Term
 from lossviz.report.report import Report
 from lossviz.rules.bounds import ANYTHING, Bounds, Range
 
-_SHAPING = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "EnsureShape", "SelectV2"}
-_SQUASHING = {"Softmax", "Sigmoid"}
-
 #: Losses are called once a sample only where there are at most this many samples.
 _SAMPLES = 256
+
+#: A value of the program, where there is one, or a tensor of the backend with its numbers.
+Tensor = Any
 
 
 @dataclass(eq=False)
 class Output:
-    """One output and the loss on it. Tensors are those of the graph, or eager ones; `Case.value` makes arrays.
+    """One output and the loss on it. `Case.value` makes arrays of its tensors.
 
     `values` is what the loss function returned, before weights, mask and mean; None where it cannot be known.
     """
 
     name: str
     loss: keras.losses.Loss | None
-    y_true: tf.Tensor
-    y_pred: tf.Tensor
-    weight: tf.Tensor | None
-    mask: tf.Tensor | None
-    values: tf.Tensor | None
-    tensor: tf.Tensor | None  # what Keras made of the values
+    y_true: Tensor
+    y_pred: Tensor
+    weight: Tensor | None
+    mask: Tensor | None
+    values: Tensor | None
+    tensor: Tensor | None  # what Keras made of the values
     reaches: bool = True  # False: computed, and then not part of the total
     term: Term | None = None
 
@@ -63,12 +64,12 @@ class Output:
 class Case:
     """One loss on one batch, with everything that a rule may ask for.
 
-    `model` is None for `explain_loss`; `report` and `traced` are None where the loss could not be traced, and `error`
+    `model` is None for `explain_loss`; `report` and `loss` are None where the loss could not be traced, and `error`
     is then what was raised.
     """
 
     outputs: list[Output]
-    crossentropies: list[_keras.Crossentropy]
+    crossentropies: list[Crossentropy]
     added: list[Added] = field(default_factory=list)
     model: keras.Model | None = None
     x: Any = None
@@ -78,41 +79,39 @@ class Case:
     weight_word: str = "sample_weight"
     has_sample_weight: bool = False
     report: Report | None = None
-    traced: Traced | None = None
-    known: dict = field(default_factory=dict)  # tensor reference -> array
+    loss: Loss | None = None
+    leaves: Sequence[np.ndarray] = ()  # the batch, as the loss's program is fed
+    untouched: Callable[[], AbstractContextManager] = contextlib.nullcontext  # what Keras computes inside moves nothing
+    known: dict[Value, np.ndarray] = field(default_factory=dict)
     batch_size: int | None = None  # how many samples there are
     batches_of: int | None = None  # how many of them fit would take at a time; None: all
     error: Exception | None = None
-    _operations: dict = field(default_factory=dict)
-    _bounds: dict = field(default_factory=dict)
+    _bounds: Bounds | None = None  # for this very batch
 
     def output(self, name: str) -> Output | None:
         return next((out for out in self.outputs if out.name == name), None)
 
     # -- values -------------------------------------------------------------------------------------------
 
-    def value(self, tensor: tf.Tensor) -> np.ndarray:
-        """The tensor as an array; the graph is run again where it is not known yet."""
+    def value(self, tensor: Tensor) -> np.ndarray:
+        """The tensor as an array; the program is run again where it is not known yet."""
         return self.all_values([tensor])[0]
 
-    def all_values(self, tensors: list[tf.Tensor]) -> list[np.ndarray]:
-        missing = []
-        for tensor in tensors:
-            if self.traced is None or tensor.ref() in self.known:
-                continue
-            leaf = self.traced.value_of(tensor)
-            if leaf is not None:
-                self.known[tensor.ref()] = leaf
-            else:
-                missing.append(tensor)
+    def all_values(self, tensors: Sequence[Tensor]) -> list[np.ndarray]:
+        if self.loss is None:
+            return [keras.ops.convert_to_numpy(tensor) for tensor in tensors]
+        program = self.loss.program
+        fed = dict(zip(program.feeds, self.leaves))
+        self.known.update((tensor, fed[tensor]) for tensor in tensors if tensor in fed)
+        missing = [tensor for tensor in tensors if tensor not in self.known]
         if missing:
-            self.known.update(zip((tensor.ref() for tensor in missing), self.traced.run(missing)))
-        return [tensor.numpy() if self.traced is None else self.known[tensor.ref()] for tensor in tensors]
+            self.known.update(zip(missing, program.runner(missing, program.feeds)(self.leaves)))
+        return [self.known[tensor] for tensor in tensors]
 
-    def shape(self, tensor: tf.Tensor) -> tuple[int, ...]:
-        if tensor.shape.is_fully_defined():
-            return tuple(tensor.shape.as_list())
-        return self.value(tensor).shape
+    def shape(self, tensor: Tensor) -> tuple[int, ...]:
+        if isinstance(tensor, Value) and not tensor.is_static:
+            return self.value(tensor).shape
+        return tuple(tensor.shape)
 
     def number(self, output: Output) -> float:
         """What Keras made of the output's loss: its mean, where that is an array."""
@@ -122,11 +121,11 @@ class Case:
         """The output's loss on other arrays; `number`'s arrays where none are given. Weight and mask: none."""
         y_true = self.value(output.y_true) if y_true is None else y_true
         y_pred = self.value(output.y_pred) if y_pred is None else y_pred
-        with _keras.untouched(self.model, self.traced.trace.graph if self.traced is not None else None):
-            prediction = tf.identity(y_pred)
+        with self.untouched():
+            prediction = keras.ops.convert_to_tensor(y_pred)
             if mask is not None:
-                _keras.set_mask(prediction, tf.constant(np.asarray(mask, bool)))
-            found = output.loss(tf.convert_to_tensor(y_true), prediction, sample_weight=weight)
+                _keras.set_mask(prediction, keras.ops.convert_to_tensor(np.asarray(mask, bool)))
+            found = output.loss(keras.ops.convert_to_tensor(y_true), prediction, sample_weight=weight)
         return float(np.mean(np.asarray(found, np.float64)))
 
     def call_again(self, output: Output) -> float:
@@ -140,82 +139,74 @@ class Case:
             next(arrays) if output.mask is not None else None
         )
 
-    # -- graph --------------------------------------------------------------------------------------------
+    # -- program ------------------------------------------------------------------------------------------
 
-    def operations(self, output: Output | None = None) -> list[tf.Operation]:
+    def operations(self, output: Output | None = None) -> list[Op]:
         """The operations that lead to one output's loss, or to the total; inputs before consumers. Empty without
-        a graph."""
-        if self.traced is None:
+        a program."""
+        if self.loss is None:
             return []
-        root = self.traced.root if output is None else output.tensor
-        if root.ref() not in self._operations:
-            self._operations[root.ref()] = graph.ancestors([root])
-        return self._operations[root.ref()]
+        root = self.loss.root if output is None else output.tensor
+        return self.once(("operations", root), lambda: ancestors([root]))
 
     def once(self, what: Hashable, read: Callable[[], Any]) -> Any:
-        """`read()`, which looks at the graph alone: once for all batches that are run in it."""
-        if self.traced is None:
+        """`read()`, which looks at the program alone: once for all batches that are run in it."""
+        if self.loss is None:
             return read()
-        notes = self.traced.trace.notes
-        if what not in notes:
-            notes[what] = read()
-        return notes[what]
+        if what not in self.loss.notes:
+            self.loss.notes[what] = read()
+        return self.loss.notes[what]
 
-    def reaching(self, tensors: list[tf.Tensor], operations: list[tf.Operation]) -> set:
-        """References of all tensors in `operations` that are computed from one of `tensors`."""
-        found = {tensor.ref() for tensor in tensors}
-        for operation in operations:
-            if any(tensor.ref() in found for tensor in operation.inputs):
-                found.update(out.ref() for out in operation.outputs)
+    def reaching(self, values: Iterable[Value], operations: Iterable[Op]) -> set[Value]:
+        """All values in `operations` that are computed from one of `values`."""
+        found = set(values)
+        for op in operations:
+            if not found.isdisjoint(op.inputs):
+                found.update(op.outputs)
         return found
 
-    def range_of(self, tensor: tf.Tensor, data: bool = False) -> Range:
+    def range_of(self, tensor: Tensor, data: bool = False) -> Range:
         """What the model can make of `tensor`, for any weights that training moves; with `data` for this very batch,
         otherwise for any."""
-        if self.traced is None or isinstance(tensor, tf.__internal__.EagerTensor):
+        if self.loss is None:
             return ANYTHING
-        if data not in self._bounds:
+        if not data:
+            return self.once("bounds", partial(Bounds, self.loss.trainable)).of(tensor)
+        if self._bounds is None:
+            self._bounds = Bounds(self.loss.trainable, dict(zip(self.loss.program.feeds, self.leaves)))
+        return self._bounds.of(tensor)
 
-            def known(one: tf.Tensor) -> np.ndarray | None:
-                if one.op.type == "Placeholder" and data:
-                    return self.traced.value_of(one)
-                return tf.get_static_value(one) if one.op.type == "Const" else None
-
-            made = partial(Bounds, self.traced.trainable, known)
-            self._bounds[data] = made() if data else self.once("bounds", made)
-        return self._bounds[data].of(tensor)
-
-    def fed(self, fetch: tf.Tensor, tensor: tf.Tensor, array: np.ndarray) -> np.ndarray:
-        """`fetch`, computed with `array` in place of `tensor`."""
-        trace = self.traced.trace
-        return trace.run([fetch], [*trace.feeds, tensor], [*self.traced.leaves, array])[0]
+    def fed(self, fetch: Value, value: Value, array: np.ndarray) -> np.ndarray:
+        """`fetch`, computed with `array` in place of `value`."""
+        program = self.loss.program
+        return program.runner([fetch], [*program.feeds, value])([*self.leaves, array])[0]
 
 
 def of_trace(
     traced: Traced, decomposition: Decomposition, report: Report, model: keras.Model | None = None, **about
 ) -> Case:
     """The evidence of a loss that was traced and run. `about` are further fields of `Case`."""
-    recorded = traced.recorder.outputs
+    loss = decomposition.loss
     terms = {term.name: term for term in report.terms if term.kind == "output"}
     # decompose makes one branch of each recorded output, in this order
     branches = [branch for branch in decomposition.branches if branch.kind == "output" and not branch.own]
     outputs = []
-    for entry, branch in zip(recorded, branches, strict=True):
+    for entry, branch in zip(loss.outputs, branches, strict=True):
         output = _output(entry)
         output.name, output.reaches, output.term = branch.name, branch.reaches, terms.get(branch.name)
         outputs.append(output)
-    weight_word = "class_weight" if "class_weight" in traced.inputs else "sample_weight"
     return Case(
         outputs,
-        traced.recorder.crossentropies,
-        traced.recorder.added,
+        loss.crossentropies,
+        loss.added,
         model=model,
-        weight_word=weight_word,
+        weight_word="class_weight" if "class_weight" in loss.inputs else "sample_weight",
         report=report,
-        traced=traced,
-        known={value.source.ref(): array for value, array in decomposition.values.items()},
-        _operations=traced.trace.orders,
-        batch_size=traced.batch_size,
+        loss=loss,
+        leaves=decomposition.leaves,
+        untouched=partial(_keras.untouched, model, traced.trace.graph),
+        known=dict(decomposition.values),
+        batch_size=loss.batch_size,
         **about,
     )
 
@@ -224,8 +215,9 @@ def of_call(model: keras.Model, batch: tuple, training: bool, **about) -> Case:
     """The evidence of a loss that cannot be traced, as far as it comes when Keras computes it at once."""
     recorder = _keras.Recorder(elements=True)
     x, y, sample_weight = (keras.tree.map_structure(_tensor, value) for value in batch)
+    untouched = partial(_keras.untouched, model, None)
     with (
-        _keras.untouched(model, None),
+        untouched(),
         _keras.recording_outputs(model, recorder),
         _keras.recording_crossentropies(recorder),
         contextlib.suppress(Exception),  # what Keras refuses is in `error` already
@@ -234,11 +226,12 @@ def of_call(model: keras.Model, batch: tuple, training: bool, **about) -> Case:
         model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
     outputs = [_output(entry) for entry in recorder.outputs]
     sizes = {len(leaf) for leaf in keras.tree.flatten(x)}
-    return Case(outputs, recorder.crossentropies, model=model, x=x, batch_size=max(sizes), **about)
+    about |= {"model": model, "x": x, "untouched": untouched, "batch_size": max(sizes)}
+    return Case(outputs, recorder.crossentropies, **about)
 
 
-def _tensor(leaf: Any) -> tf.Tensor | None:
-    return None if leaf is None else tf.convert_to_tensor(leaf)
+def _tensor(leaf: Any) -> Tensor | None:
+    return None if leaf is None else keras.ops.convert_to_tensor(leaf)
 
 
 def _output(entry: Recorded) -> Output:
@@ -254,24 +247,29 @@ def _output(entry: Recorded) -> Output:
     )
 
 
-def _one(tensor: Any) -> tf.Tensor | None:
+def _one(tensor: Any) -> Tensor | None:
     """The tensor, if it is one and not a structure of several."""
-    return tensor if tf.is_tensor(tensor) else None
+    return tensor if isinstance(tensor, Value) or keras.ops.is_tensor(tensor) else None
 
 
-def squashes(tensor: tf.Tensor) -> list[tuple[str, tf.Tensor]]:
+def squashes(tensor: Tensor) -> list[tuple[str, Value]]:
     """The softmax and sigmoid operations that made `tensor`, last one first, with nothing but casts and reshapes
     between them and after them; each with its result."""
-    found: list[tuple[str, tf.Tensor]] = []
-    if isinstance(tensor, tf.__internal__.EagerTensor):
-        return found
-    while True:
-        operation = tensor.op
-        if operation.type in _SQUASHING:
-            found.append((operation.type, tensor))
-        elif operation.type not in _SHAPING:
-            return found
-        tensor = operation.inputs[1 if operation.type == "SelectV2" else 0]  # what `where` takes if true
+    found: list[tuple[str, Value]] = []
+    while isinstance(tensor, Value):
+        op = tensor.op
+        if ops.is_softmax(op) or (op.kind == "squash" and op.info["how"] == "sigmoid"):
+            found.append((op.info["how"], tensor))
+        elif op.kind not in ("identity", "cast", "reshape", "stop", "select"):
+            break
+        tensor = op.inputs[1 if op.kind == "select" else 0]  # what `where` takes if true
+    return found
+
+
+def size(tensor: Tensor) -> int | None:
+    """How many numbers it holds; None where that is not known before the program runs."""
+    shape = None if tensor.shape is None else tuple(tensor.shape)
+    return None if shape is None or None in shape else math.prod(shape)
 
 
 def same_rank(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -303,19 +301,15 @@ def loss_name(out: Output) -> str:
     return getattr(getattr(out.loss, "fn", None), "__name__", None) or type(out.loss).__name__
 
 
-def owner(case: Case, entry: _keras.Crossentropy) -> str:
+def owner(case: Case, entry: Crossentropy) -> str:
     if entry.owner < len(case.outputs):
         return case.outputs[entry.owner].name
     names = [loss.name for loss in _keras.flat_losses(case.model)] if case.model is not None else []
     return str(names[entry.owner]) if entry.owner < len(names) and names[entry.owner] else "compute_loss"
 
 
-def narrow(tensor: tf.Tensor) -> bool:
-    """Was it computed in half precision and cast since?"""
-    if isinstance(tensor, tf.__internal__.EagerTensor):
-        return False
-    while tensor.op.type in ("Identity", "Cast", "Reshape"):
-        tensor = tensor.op.inputs[0]
-        if tensor.dtype in (tf.float16, tf.bfloat16):
-            return True
-    return False
+def narrow(tensor: Tensor) -> bool:
+    """Is it in bfloat16, or was it computed in half precision and cast since?"""
+    before = list(ops.line(tensor))[1:] if isinstance(tensor, Value) else []
+    own = keras.backend.standardize_dtype(tensor.dtype)
+    return own == "bfloat16" or any(one.dtype in ("float16", "bfloat16") for one in before)

@@ -8,11 +8,11 @@ tested at points; where they do not hold (a cosine, a ratio, pairs of samples) n
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+import keras
 import numpy as np
-import tensorflow as tf
 
 from lossviz.backend import keras_private as _keras
 from lossviz.rules.bounds import Range
@@ -46,7 +46,7 @@ def floor(case: Case, out: Output, allowed: Range) -> Floor | None:
     targets = y_true.reshape(y_pred.shape).astype(np.float64)
     ends = [end[np.isfinite(end)] for end in (allowed.low, allowed.high)]
     far = 4 * max(1.0, *(float(np.abs(a).max()) for a in (targets, y_pred, *ends) if a.size))
-    with _keras.untouched(case.model, case.traced.trace.graph if case.traced is not None else None):
+    with case.untouched():
         loss = OfPredictions(case, out, y_true, y_pred, weight, mask)
         low, high = (np.broadcast_to(np.clip(end, -far, far), y_pred.shape) for end in (allowed.low, allowed.high))
         infinite = [np.broadcast_to(np.isinf(end), y_pred.shape) for end in (allowed.low, allowed.high)]
@@ -70,15 +70,14 @@ class OfPredictions:
     """The loss of an output as a function of its predictions alone, with its slopes."""
 
     def __init__(self, case: Case, out: Output, y_true, y_pred, weight=None, mask=None):
-        run = case.once(("of predictions", out.name), lambda: _traced(out.loss))
-        dtype, truth = y_pred.dtype, tf.constant(y_true)
-        rest = (None if weight is None else tf.constant(weight)), (None if mask is None else tf.constant(mask, tf.bool))
-        self.run = lambda point: run(truth, tf.constant(point.astype(dtype)), *rest)
+        run = case.once(("of predictions", out.name), lambda: case.loss.program.slopes(partial(_mean, out.loss)))
+        mask = None if mask is None else mask.astype(bool)
+        self.run = lambda point: run(y_true, point.astype(y_pred.dtype), weight, mask)
         self.counts = np.ones(y_pred.shape, bool)
 
     def __call__(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         value, slope = self.run(point)
-        return float(value), slope.numpy().astype(np.float64)
+        return float(value), slope.astype(np.float64)
 
     def lowest(self, low, high, rows: bool, infinite) -> tuple[float, np.ndarray] | None:
         """The lowest value between the ends, and where; None where the tests fail."""
@@ -162,19 +161,10 @@ class OfPredictions:
         return (value, point) if np.isfinite(value) else None
 
 
-def _traced(loss) -> Callable:
-    @tf.function(jit_compile=False)
-    def run(truth, point, weight, mask):
-        with tf.GradientTape() as tape:
-            tape.watch(point)
-            prediction = tf.identity(point)
-            if mask is not None:
-                _keras.set_mask(prediction, mask)
-            value = tf.reduce_mean(loss(truth, prediction, sample_weight=weight))
-        slope = tape.gradient(value, point)
-        return value, tf.zeros_like(point) if slope is None else slope
-
-    return run
+def _mean(loss: keras.losses.Loss, y_true, y_pred, weight, mask):
+    if mask is not None:
+        _keras.set_mask(y_pred, mask)
+    return keras.ops.mean(loss(y_true, y_pred, sample_weight=weight))
 
 
 def _normalised(point: np.ndarray) -> np.ndarray:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-import tensorflow as tf
 
-from lossviz.backend import graph
+from lossviz.backend.program import Op, ancestors
+from lossviz.engine import ops
 from lossviz.rules import evidence
 from lossviz.rules.bounds import Range
-from lossviz.rules.evidence import Case, Output, loss_name
+from lossviz.rules.evidence import Case, Output, Tensor, loss_name
 from lossviz.rules.floor import floor
 from lossviz.rules.rule import Faults, rule
 from lossviz.rules.words import counted, n
@@ -21,15 +21,15 @@ _MARGINS = "A hinge wants predictions from -1 to 1 and beyond: activation='tanh'
 _NEWS, _BAD = 0.01, 0.1
 
 
-#: Operations through which no gradient goes, and words for them.
+#: Functions and kinds of operations through which no gradient goes, and words for them.
 _STOPS = {
-    **dict.fromkeys(("Round", "Rint", "Floor", "Ceil"), "a rounding"),
-    **dict.fromkeys(("Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual"), "a comparison"),
-    "ArgMax": "an argmax",
-    "ArgMin": "an argmin",
-    "Sign": "a sign",
-    "StopGradient": "a stop_gradient",
-    "OneHot": "a one-hot code",
+    **dict.fromkeys(("round", "floor", "ceil"), "a rounding"),
+    **dict.fromkeys(("greater", "greater_equal", "less", "less_equal", "equal", "not_equal"), "a comparison"),
+    "argmax": "an argmax",
+    "argmin": "an argmin",
+    "sign": "a sign",
+    "stop": "a stop_gradient",
+    "one_hot": "a one-hot code",
 }
 
 
@@ -41,7 +41,7 @@ def out_of_reach(case: Case) -> Faults:
     """
     crossed = {entry.owner for entry in case.crossentropies}
     for owner, out in enumerate(case.outputs):
-        if case.traced is None or case.model is None or owner in crossed or out.tensor is None or not out.reaches:
+        if case.loss is None or case.model is None or owner in crossed or out.tensor is None or not out.reaches:
             continue
         allowed = case.range_of(out.y_pred)
         if not allowed.limited or allowed.constant or not _outside(case, out, allowed):
@@ -94,11 +94,10 @@ def words_of(allowed: Range) -> str:
     return f"between {n(low)} and {n(high)}"
 
 
-def _recurrent(tensor: tf.Tensor) -> bool:
+def _recurrent(tensor: Tensor) -> bool:
     """Is the last layer a recurrent one, which fills a list step by step?"""
-    while tensor.op.type in ("Identity", "Cast", "Reshape", "StridedSlice", "Transpose", "ConcatV2", "ReverseV2"):
-        tensor = tensor.op.inputs[0]
-    return tensor.op.type.startswith("TensorList") or tensor.op.type in ("While", "StatelessWhile")
+    op = ops.behind(tensor, "slice", "transpose", "concat", "move").op
+    return "list" in op.info or (op.kind == "opaque" and op.info["how"] == "loop")
 
 
 def _way_out(allowed: Range, targets: np.ndarray, recurrent: bool) -> str:
@@ -125,7 +124,7 @@ def cannot_change(case: Case) -> Faults:
     Way out: two units with softmax or one with sigmoid; predictions where the loss has a slope, and weights that
     are not all dead.
     """
-    if case.traced is None or case.model is None or not case.traced.trainable:
+    if case.loss is None or case.model is None or not case.loss.trainable:
         return
     crossed = {entry.owner for entry in case.crossentropies}
     for owner, out in enumerate(case.outputs):
@@ -185,28 +184,29 @@ def cannot_change(case: Case) -> Faults:
 
 def _cut(case: Case, out: Output) -> str | None:
     """What stops every gradient between the trained weights and the loss, or None where nothing does."""
-    order = graph.ancestors([out.y_pred, out.tensor])
-    through = {tensor.ref() for tensor in case.traced.trainable}
+    through = set(case.loss.trainable)
     passed, last = set(through), ""
-    for operation in order:
-        inputs = list(operation.inputs)
-        if not any(tensor.ref() in through for tensor in inputs):
+    for op in ancestors([out.y_pred, out.tensor]):
+        if through.isdisjoint(op.inputs):
             continue
-        through.update(tensor.ref() for tensor in operation.outputs)
-        if operation.type in ("Select", "SelectV2"):
-            inputs = inputs[1:]
-        whole = operation.type == "Cast" and not operation.outputs[0].dtype.is_floating
-        if not any(tensor.ref() in passed for tensor in inputs):
+        through.update(op.outputs)
+        if passed.isdisjoint(op.inputs[1:] if op.kind == "select" else op.inputs):
             continue
-        if operation.type in _STOPS or whole:
-            last = _STOPS.get(operation.type, last or "a cast to whole numbers")
+        word = _stop(op)
+        whole = op.kind == "cast" and not op.outputs[0].is_floating
+        if word or whole:
+            last = word or last or "a cast to whole numbers"
         else:
-            passed.update(tensor.ref() for tensor in operation.outputs)
-    if out.tensor.ref() in passed or out.y_pred.ref() not in through:
+            passed.update(op.outputs)
+    if out.tensor in passed or out.y_pred not in through:
         return None
-    if out.tensor.ref() not in through:
+    if out.tensor not in through:
         return "the loss does not depend on the predictions"
     return f"between the weights and the loss stands {last}, through which no gradient goes"
+
+
+def _stop(op: Op) -> str:
+    return _STOPS.get(op.info["how"] if op.kind in ("elementwise", "reduce") else op.kind, "")
 
 
 def _suspect(case: Case, out: Output) -> bool:
@@ -222,10 +222,9 @@ def _flat(out: Output) -> bool:
 
 def _any_slope(case: Case, out: Output) -> bool:
     """Does any trained weight have a gradient that is not exactly 0?"""
-    memory, key = case.traced.trace.slopes, out.tensor.ref()
-    if key not in memory:
-        memory[key] = graph.gradients(case.traced.trace.graph, out.tensor, case.traced.trainable)
-    return any(np.any(slope) for slope in case.all_values(memory[key]))
+    trainable = case.loss.trainable
+    slopes = case.once(("slopes", out.tensor), lambda: case.loss.program.gradients(out.tensor, trainable))
+    return any(np.any(slope) for slope in case.all_values(slopes))
 
 
 def _better(case: Case, out: Output) -> float | None:

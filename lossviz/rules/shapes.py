@@ -6,18 +6,17 @@ import math
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from lossviz.backend import keras_private as _keras
+from lossviz.backend.program import Op
 from lossviz.rules import evidence
 from lossviz.rules.evidence import Case, Output
 from lossviz.rules.rule import Faults, rule
 from lossviz.rules.words import close, n
 
-#: Operations on pairs of numbers, which broadcast.
+#: Functions of pairs of numbers, and kinds of operations on pairs, which broadcast.
 _PAIRS = {
-    *("Sub", "SquaredDifference", "Mul", "MulNoNan", "AddV2", "Add", "RealDiv", "DivNoNan", "Div", "Pow", "Xlogy"),
-    *("Maximum", "Minimum", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "Xdivy"),
+    *("add", "mul", "div", "squared_difference", "power", "xlogy", "xdivy", "maximum", "minimum", "equal"),
+    *("not_equal", "greater", "greater_equal", "less", "less_equal"),
 }
 
 
@@ -68,22 +67,21 @@ def broadcast(case: Case) -> Faults:
 
     Way out: the same shape for both: `y.reshape(-1, 1)`, or `keras.ops.squeeze(y_pred, -1)` inside the loss.
     """
-    crossed = case.once("broadcast", lambda: [operation for operation in case.operations() if _crosses(operation)])
+    crossed = case.once("broadcast", lambda: [op for op in case.operations() if _crosses(op)])
     if not crossed:
         return
-    order = case.operations()
-    predicted = case.reaching([*case.traced.predictions, *case.traced.trainable], order)
-    given = case.reaching([t for word in ("y_true", "x") for t in case.traced.inputs.get(word, [])], order)
-    for operation in crossed:
-        one, other = operation.inputs
-        if (one.ref() in predicted) == (other.ref() in predicted) or not {one.ref(), other.ref()} & (given - predicted):
+    order, inputs = case.operations(), case.loss.inputs
+    predicted = case.reaching([*case.loss.predictions, *case.loss.trainable], order)
+    given = case.reaching([value for word in ("y_true", "x") for value in inputs.get(word, [])], order)
+    for op in crossed:
+        one, other = op.inputs
+        if (one in predicted) == (other in predicted) or not {one, other} & (given - predicted):
             continue
-        target, prediction = (other, one) if one.ref() in predicted else (one, other)
-        out = next((out for out in case.outputs if operation in set(case.operations(out))), None)
-        shape = tuple(operation.outputs[0].shape.as_list())
+        target, prediction = (other, one) if one in predicted else (one, other)
+        out = next((out for out in case.outputs if op in case.operations(out)), None)
         text = (
-            f"targets of shape {tuple(target.shape)} meet predictions of shape {tuple(prediction.shape)} and make "
-            f"{shape}: every target is compared with every prediction"
+            f"targets of shape {target.shape} meet predictions of shape {prediction.shape} and make "
+            f"{op.outputs[0].shape}: every target is compared with every prediction"
         )
         numbers = _squeezed(case, out)
         if numbers and not close(*numbers):
@@ -98,22 +96,16 @@ def broadcast(case: Case) -> Faults:
         return
 
 
-def _crosses(operation: tf.Operation) -> bool:
+def _crosses(op: Op) -> bool:
     """Does it bring together two tensors of as many elements and of different rank, and make more of them?"""
-    if operation.type not in _PAIRS:
+    values = (*op.inputs, *op.outputs)
+    if (op.info.get("how") if op.kind == "elementwise" else op.kind) not in _PAIRS or len(values) != 3:
         return False
-    shapes = [tensor.shape for tensor in (*operation.inputs, *operation.outputs)]
-    if any(shape.rank is None or not shape.is_fully_defined() for shape in shapes):
+    if not all(value.is_static for value in values):
         return False
-    one, other, both = (math.prod(shape.as_list()) for shape in shapes)
-    ranks = sorted(shape.rank for shape in shapes[:2])
-    wide = tf.broadcast_static_shape(*shapes[:2]) if _fit(*shapes[:2]) else None
-    return one == other > 1 and both > one and ranks[0] > 0 and ranks[0] + 1 == ranks[1] and wide == shapes[2]
-
-
-def _fit(one: tf.TensorShape, other: tf.TensorShape) -> bool:
-    pairs = zip(reversed(one.as_list()), reversed(other.as_list()))
-    return all(a == b or 1 in (a, b) for a, b in pairs)
+    one, other, both = (math.prod(value.shape) for value in values)
+    ranks = sorted(len(value.shape) for value in op.inputs)
+    return one == other > 1 and both > one and 0 < ranks[0] == ranks[1] - 1
 
 
 def _squeezed(case: Case, out: Output | None) -> tuple[float, float] | None:
@@ -124,16 +116,17 @@ def _squeezed(case: Case, out: Output | None) -> tuple[float, float] | None:
             return None
         weight, mask = case.weight_and_mask(out)
         return case.number(out), case.call(out, y_true.reshape(y_pred.shape), y_pred, weight, mask)
-    if case.model is None or keras.tree.is_nested(case.y) or len(case.traced.predictions) != 1:
+    if case.model is None or keras.tree.is_nested(case.y) or len(case.loss.predictions) != 1:
         return None
-    prediction = case.traced.predictions[0]
-    if np.size(case.y) != math.prod(case.shape(prediction)) or not case.traced.inputs.get("y_true"):
+    prediction = case.loss.predictions[0]
+    if np.size(case.y) != math.prod(case.shape(prediction)) or not case.loss.inputs.get("y_true"):
         return None
     y_pred = case.value(prediction)
-    with _keras.untouched(case.model, case.traced.trace.graph):
-        y_true = tf.constant(np.reshape(case.y, y_pred.shape))
-        x = keras.tree.map_structure(tf.convert_to_tensor, case.x)
-        found = float(np.sum(case.model.compute_loss(x=x, y=y_true, y_pred=tf.constant(y_pred))))
+    with case.untouched():
+        x, y_true, y_pred = keras.tree.map_structure(
+            keras.ops.convert_to_tensor, (case.x, np.reshape(case.y, y_pred.shape), y_pred)
+        )
+        found = float(np.sum(case.model.compute_loss(x=x, y=y_true, y_pred=y_pred)))
     return case.report.reported, found
 
 

@@ -6,9 +6,9 @@ import math
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from lossviz.backend import keras_private as _keras
+from lossviz.backend.program import Op
+from lossviz.backend.recorded import Crossentropy
 from lossviz.rules import evidence
 from lossviz.rules.evidence import Case, Output, loss_name
 from lossviz.rules.rule import Faults, rule
@@ -73,15 +73,15 @@ def labels_range(case: Case) -> Faults:
             )
 
 
-def _labels(case: Case, entry: _keras.Crossentropy, out: Output | None) -> np.ndarray | None:
-    if case.traced is not None or isinstance(entry.target, tf.__internal__.EagerTensor):
+def _labels(case: Case, entry: Crossentropy, out: Output | None) -> np.ndarray | None:
+    try:
         return case.value(entry.target)
-    return None if out is None else case.value(out.y_true)
+    except (TypeError, ValueError, NotImplementedError):  # inside a function that Keras compiles
+        return None if out is None else case.value(out.y_true)
 
 
-def _divisions(case: Case, out: Output) -> list[tf.Operation]:
-    kinds = ("RealDiv", "Div")
-    return case.once(("divisions", out.name), lambda: [o for o in case.operations(out) if o.type in kinds])
+def _divisions(case: Case, out: Output) -> list[Op]:
+    return case.once(("divisions", out.name), lambda: [op for op in case.operations(out) if op.kind == "div"])
 
 
 @rule("mape-zeros", "landmarks", severity="warning")
@@ -91,20 +91,20 @@ def mape_zeros(case: Case) -> Faults:
     Way out: weight 0 at those positions, the mean absolute error, or a scale of your own.
     """
     for out in case.outputs:
-        if out.tensor is None or case.traced is None:
+        if out.tensor is None or case.loss is None:
             continue
         size = math.prod(case.shape(out.y_true))
-        order = case.operations(out)
-        divisions = [o for o in _divisions(case, out) if o.inputs[1].shape.num_elements() == size > 1]
+        divisions = [op for op in _divisions(case, out) if evidence.size(op.inputs[1]) == size > 1]
         if not divisions:
             continue
-        predicted = case.reaching(case.traced.predictions, order)
+        order = case.operations(out)
+        predicted = case.reaching(case.loss.predictions, order)
         given = case.reaching([out.y_true], order)
-        for operation in divisions:
-            divisor = operation.inputs[1]
-            if divisor.ref() in predicted or divisor.ref() not in given or operation.outputs[0].ref() not in predicted:
+        for op in divisions:
+            (_, divisor), (result,) = op.inputs, op.outputs
+            if divisor in predicted or divisor not in given or result not in predicted:
                 continue
-            bottom, quotient = case.all_values([divisor, operation.outputs[0]])
+            bottom, quotient = case.all_values([divisor, result])
             quotient = np.abs(np.broadcast_to(quotient.astype(np.float64), np.shape(quotient)))
             tiny = np.broadcast_to(np.abs(bottom) <= 1e-6, quotient.shape) & ~(quotient == 0)
             tiny &= _counts(case, out, tiny.shape)
@@ -141,31 +141,21 @@ def fp16_overflow(case: Case) -> Faults:
     """
     if case.report is None or math.isfinite(case.report.reported):
         return
-    narrow = [o for o in case.operations() if any(out.dtype == tf.float16 for out in o.outputs)]
-    if not narrow:
-        return
-    kinds = (tf.float16, tf.float32, tf.float64, tf.bfloat16)
-    wanted = {t.ref(): t for o in narrow for t in (*o.outputs, *o.inputs) if t.dtype in kinds}
-    case.all_values(list(wanted.values()))
-    for operation in narrow:
-        inputs = [case.value(t).astype(np.float64) for t in operation.inputs if t.dtype in kinds]
-        result = case.value(operation.outputs[0])
-        if operation.outputs[0].dtype != tf.float16 or not inputs or not np.any(np.isinf(result)):
+    narrow = [op for op in case.operations() if any(out.dtype == "float16" for out in op.outputs)]
+    case.all_values(list({v: None for op in narrow for v in (*op.outputs, *op.inputs) if v.is_floating}))
+    for op in narrow:
+        inputs = [case.value(value).astype(np.float64) for value in op.inputs if value.is_floating]
+        result = op.outputs[0]
+        if result.dtype != "float16" or not inputs or not np.any(np.isinf(case.value(result))):
             continue
         if any(not np.all(np.isfinite(array)) for array in inputs):
             continue
+        text = f"{op.word} overflows float16, of which the largest number is 65504"
         largest = max(float(np.max(np.abs(array))) for array in inputs if array.size)
-        text = f"{operation.type} overflows float16, of which the largest number is 65504"
-        if operation.type in ("Sum", "Cast", "Square"):
-            true = {
-                "Sum": lambda a: np.sum(a),
-                "Cast": lambda a: np.max(np.abs(a)),
-                "Square": lambda a: np.max(np.abs(a)) ** 2,
-            }[operation.type](inputs[0])
-            text += f": its result is {n(float(true))}"
-        else:
-            text += f": its inputs reach {n(largest)}"
-        owner = next((out.name for out in case.outputs if any(o is operation for o in case.operations(out))), "")
+        true = {"sum": float(np.sum(inputs[0])), "cast": largest, "square": largest**2}
+        how = op.kind if op.kind == "cast" else op.info.get("how")
+        text += f": its result is {n(true[how])}" if how in true else f": its inputs reach {n(largest)}"
+        owner = next((out.name for out in case.outputs if op in case.operations(out)), "")
         yield (
             owner or "compute_loss",
             f"{text}, so the loss is {n(case.report.reported)}.",
@@ -203,7 +193,7 @@ def float32_targets(case: Case) -> Faults:
 
 def _compares(case: Case, out: Output, y: np.ndarray) -> bool:
     """Is this the target of the output, and a number and no label?"""
-    return out.y_true.shape.num_elements() == y.size == out.y_pred.shape.num_elements() and not any(
+    return evidence.size(out.y_true) == y.size == evidence.size(out.y_pred) and not any(
         entry.kind == "sparse_categorical" and entry.owner == number
         for number, other in enumerate(case.outputs)
         if other is out
