@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
-from lossviz.backend.quiet import import_tensorflow, require_tensorflow
+from lossviz.backend.quiet import import_tensorflow, require_backend
 from lossviz.backend.serial import lock
 
 import_tensorflow()
@@ -84,7 +84,7 @@ class LossParts(keras.callbacks.Callback):
         per_batch: bool = False,
         prefix: str = "",
     ):
-        require_tensorflow("lossviz.LossParts")
+        require_backend("lossviz.LossParts")
         super().__init__()
         if not isinstance(per_class, bool):
             per_class = [per_class] if isinstance(per_class, str) else list(per_class)

@@ -14,9 +14,10 @@ from models import compiled, dense, inputs, targets, two_outputs
 from tensorflow.python.eager import context
 from tensorflow.python.framework.auto_control_deps import AutomaticControlDependencies
 
-from lossviz.backend import graph
+from lossviz.backend import graph, tensorflow_backend
 from lossviz.backend import keras_private as _keras
 from lossviz.backend import quiet as _quiet
+from lossviz.backend.current import BACKEND
 from lossviz.backend.tensorflow_program import has_own_gradient
 
 
@@ -259,9 +260,9 @@ def test_tensors_carry_keras_logits_or_come_from_sigmoid_and_softmax():
     def forward(x):
         for activation in ("sigmoid", "softmax"):
             output = layers.Activation(activation)(x)
-            found.append(_keras.logits_of(output))
-        found.append(_keras.logits_of(tf.nn.softmax(x)))
-        found.append(_keras.logits_of(tf.nn.relu(x)))
+            found.append(BACKEND.logits_of(output))
+        found.append(BACKEND.logits_of(tf.nn.softmax(x)))
+        found.append(BACKEND.logits_of(tf.nn.relu(x)))
         return x
 
     forward.get_concrete_function(tf.TensorSpec((6, 3)))
@@ -271,7 +272,7 @@ def test_tensors_carry_keras_logits_or_come_from_sigmoid_and_softmax():
 def test_an_output_of_an_activation_carries_keras_logits_and_others_do_not():
     x = tf.constant([[1.0, 2.0]])
     made = [layers.Activation(name)(x) for name in ("sigmoid", "softmax", "relu")]
-    assert [_keras.takes_logits("categorical", output) for output in made] == [True, True, False]
+    assert [BACKEND.takes_logits("categorical", output) for output in made] == [True, True, False]
 
 
 def test_losses_of_keras_hold_their_arguments_in_fn_kwargs():
@@ -402,8 +403,7 @@ def test_a_test_function_goes_on_from_batch_to_batch_until_metrics_are_reset():
     model = compiled(dense(), "mse")
     x, y = inputs(6, 4), targets(6, 3)
     before = model.test_function
-    nothing = graph.trace(tf.identity, [tf.TensorSpec(())]).graph
-    with _keras.evaluation(model, nothing) as evaluate:
+    with _keras.evaluation(model, None) as evaluate:
         first, second = evaluate(x[:4], y[:4], None), evaluate(x[4:], y[4:], None)
     assert model.test_function is before
     assert first == model.evaluate(x[:4], y[:4], batch_size=4, verbose=0)
@@ -414,7 +414,7 @@ def test_a_test_function_goes_on_from_batch_to_batch_until_metrics_are_reset():
 def test_keras_functions_hold_the_functions_that_trace_a_batch_and_an_iterator(kind):
     model = compiled(dense(), "mse")
     getattr(model, f"make_{kind}_function")()
-    held = _keras._held(getattr(model, f"{kind}_function"))
+    held = tensorflow_backend._held(getattr(model, f"{kind}_function"))
     assert isinstance(held["multi_step_on_iterator"], tf.types.experimental.PolymorphicFunction)
     assert isinstance(held["one_step_on_data"].__wrapped__, tf.types.experimental.PolymorphicFunction)
 
@@ -431,12 +431,12 @@ def test_a_trace_made_ahead_is_the_one_that_fit_uses():
     batch = (inputs(6, 4), targets(6, 3))
     model.make_train_function()
     data = tf.data.Dataset.from_tensors(batch)
-    assert _keras.trace_ahead(model.train_function, iter(data), None) is True
+    assert BACKEND.trace_ahead(model.train_function, iter(data), None) is True
     count = len(traces)
-    assert _keras.trace_ahead(model.train_function, iter(data), None) is False
+    assert BACKEND.trace_ahead(model.train_function, iter(data), None) is False
     model.fit(data, verbose=0)
     assert len(traces) == count > 0
-    assert _keras.trace_ahead(model.train_function, iter([(*batch, None)]), (*batch, None)) is True
+    assert BACKEND.trace_ahead(model.train_function, iter([(*batch, None)]), (*batch, None)) is True
 
 
 def test_counts_of_automatic_names_are_one_dictionary():

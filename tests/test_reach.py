@@ -11,8 +11,7 @@ from keras import layers, ops
 from models import compiled, inputs
 
 import lossviz
-from lossviz.backend.tensorflow_program import lower
-from lossviz.backend.tracing import trace_model
+from lossviz.backend.tracing import lower, trace_model
 from lossviz.rules import reach
 from lossviz.rules.bounds import Bounds
 from lossviz.rules.floor import floor

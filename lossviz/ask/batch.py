@@ -9,15 +9,15 @@ from functools import partial
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from lossviz import rules
 from lossviz.ask import checks, kept
-from lossviz.backend import graph, tracing
 from lossviz.backend import keras_private as _keras
 from lossviz.backend import quiet as _quiet
-from lossviz.backend.tensorflow_program import lower
-from lossviz.backend.tracing import Traced
+from lossviz.backend import tracing
+from lossviz.backend.current import BACKEND
+from lossviz.backend.program import Loss
+from lossviz.backend.tracing import Traced, lower
 from lossviz.engine.decompose import Decomposition, Plan, decompose
 from lossviz.engine.decompose import plan as make_plan
 from lossviz.engine.labels import first_nonfinite
@@ -80,8 +80,8 @@ def explain_batch(
         leaves = tracing.leaves([x, y, sample_weight])
         with errors():
             values = plan.run(leaves)
-        predicted = traced.prediction_names, traced.predictions
-        named, labels = checks.names(*predicted, axes, class_names, _class_axes(traced))
+        predicted = plan.loss.prediction_names, plan.loss.predictions
+        named, labels = checks.names(*predicted, axes, class_names, _class_axes(plan.loss))
         notes = _model_notes(model, traced)
         source = "test_on_batch" if _keras.tests_plainly(model) else "evaluate"
         about = {"model": model, "x": x, "y": y, "given": given}
@@ -105,19 +105,19 @@ def _planned(memory: kept.Kept, model, x, y, sample_weight, training: bool, word
     if found is None:
         with errors(), _quiet.retracing(), _keras.preserved(model):
             traced = tracing.trace_model(model, x, y, sample_weight, training, word)
-        if graph.holds_python(traced.root) and not traced.random:
-            first, second = (traced.run([traced.root])[0] for _ in range(2))
-            traced.random = not np.array_equal(first, second, equal_nan=True)
         found = Planned(traced, make_plan(lower(traced)))
+        if traced.python and not traced.random:
+            first, second = (found.plan.run(traced.leaves)[found.plan.loss.root] for _ in range(2))
+            traced.random = not np.array_equal(first, second, equal_nan=True)
         memory.keep(memory.plans, key, found)
     return found
 
 
 def _ask(memory: kept.Kept, model, x, y, sample_weight, traced: Traced) -> float | None:
     """What `model.test_on_batch` reports."""
-    ranks = tuple(placeholder.shape.rank for placeholder in traced.trace.feeds)
+    ranks = tuple(leaf.ndim for leaf in traced.leaves)
     found = memory.functions.get(ranks)  # one for each: TensorFlow traces a new rank with none known
-    with _quiet.retracing(), _keras.preserved(model, traced.trace.graph):
+    with _quiet.retracing(), _keras.preserved(model, traced):
         reported, function = _keras.test_on_batch(model, x, y, sample_weight, found)
     if found is None:
         memory.keep(memory.functions, ranks, function)
@@ -135,9 +135,9 @@ def explain_arrays(loss, y_true, y_pred, sample_weight, mask, axes, class_names,
         traced = tracing.trace_loss(loss, y_true, y_pred, sample_weight, mask)
         reported = None
         if not traced.random:
-            reported = tracing.call_loss(loss, y_true, y_pred, sample_weight, mask).numpy().mean()
-    named, labels = checks.names([loss.name], traced.predictions, axes, class_names, _class_axes(traced))
+            reported = keras.ops.convert_to_numpy(tracing.call_loss(loss, y_true, y_pred, sample_weight, mask)).mean()
     plan = make_plan(lower(traced))
+    named, labels = checks.names([loss.name], plan.loss.predictions, axes, class_names, _class_axes(plan.loss))
     decomposition = decompose(plan, traced.leaves, plan.run(traced.leaves))
     notes = [_DRAWS] if traced.random else []
     return _report(traced, decomposition, reported, "the loss itself", notes, named, labels, max_elements)
@@ -155,49 +155,51 @@ def _report(
     about: dict | None = None,
 ) -> Report:
     """The report of one batch. Without `reported`, its number is what `compute_loss` gave in the same run."""
+    loss = decomposition.loss
     if reported is None:
-        reported, source = decomposition.values[decomposition.loss.root], "compute_loss"
+        reported, source = decomposition.values[loss.root], "compute_loss"
     terms = write_terms(decomposition, named, labels, max_elements)
-    for words, placeholders in traced.inputs.items():
+    for words, placeholders in loss.inputs.items():
         for placeholder in placeholders:
-            if (where := first_nonfinite(traced.value_of(placeholder))) is not None:
+            if (where := first_nonfinite(decomposition.fed(placeholder))) is not None:
                 notes.append(f"{words} holds a value that is not finite, first at index {where}")
-    computed = [entry.value for entry in (*traced.recorder.outputs, *traced.recorder.added)]
-    dtypes = {tensor.dtype.name for tensor in (traced.root, *computed)}
+    dtypes = {loss.root.dtype, *(entry.value.dtype for entry in (*loss.outputs, *loss.added))}
     report = Report(
         reported=float(reported),
         terms=terms,
         source=source,
-        versions={"Keras": keras.__version__, "backend": f"tensorflow {tf.__version__}"},
+        versions={"Keras": keras.__version__, "backend": f"{BACKEND.name} {BACKEND.version}"},
         tolerance=max(_TOLERANCE.get(dtype, 1e-6) for dtype in dtypes),
-        batch_size=traced.batch_size,
+        batch_size=loss.batch_size,
         notes=tuple(notes),
     )
-    report = _rounded(report, traced)
+    report = _rounded(report, decomposition)
     findings, more = rules.check(evidence.of_trace(traced, decomposition, report, **(about or {})))
     return dataclasses.replace(report, findings=findings, notes=(*report.notes, *more))
 
 
-def _rounded(report: Report, traced: Traced) -> Report:
+def _rounded(report: Report, decomposition: Decomposition) -> Report:
     """The report; where the parts miss the number by no more than its dtype rounds it, with that as its tolerance."""
     if report.adds_up or not (math.isfinite(report.residual) and report.magnitude):
         return report
+    program, root = decomposition.loss.program, decomposition.loss.root
     try:
-        bound = graph.rounding(traced.trace, traced.root, traced.leaves)
-    except LookupError:  # an operation without a derivative
+        bound, dtype = program.rounding(root, decomposition.leaves)
+    except program.underivable:
         return report
     if abs(report.residual) > bound:
         return report
-    dtype = traced.root.dtype.name
-    note = f"{dtype} holds this loss only to ±{bound:.1g}: it is small beside the numbers that it is computed from"
+    note = f"{dtype} holds this loss only to ±{bound:.1g}"
+    if dtype == root.dtype:
+        note += ": it is small beside the numbers that it is computed from"
     return dataclasses.replace(report, tolerance=bound / report.magnitude, notes=(*report.notes, note))
 
 
-def _class_axes(traced: Traced) -> dict[str, int]:
+def _class_axes(loss: Loss) -> dict[str, int]:
     """The axis that the loss of an output takes for its classes, where it says so."""
     found = {}
-    for entry in traced.recorder.outputs:
-        axis = _keras.class_axis(entry.loss, getattr(entry.y_pred, "shape", ()))
+    for entry in loss.outputs:
+        axis = _keras.class_axis(entry.loss, getattr(entry.y_pred, "shape", None) or ())
         if axis is not None:
             found[entry.name] = axis
     return found

@@ -29,7 +29,8 @@ def compiled(model: Any) -> None:
             f"model {model.name!r} is not compiled, so it has no loss yet. Call model.compile(loss=...) first, or use "
             "lossviz.explain_loss(loss, y_true, y_pred) for a loss without a model."
         )
-    replicas = model.distribute_strategy.num_replicas_in_sync
+    strategy = getattr(model, "distribute_strategy", None)  # on TensorFlow
+    replicas = 1 if strategy is None else strategy.num_replicas_in_sync
     if replicas > 1:
         raise ValueError(
             f"model {model.name!r} is distributed over {replicas} replicas, each with a loss of its own. Explain the "
@@ -176,7 +177,7 @@ def names(
 
     `class_axes` says for some outputs which axis their loss takes for the classes; for the others it is the last.
     """
-    shapes = {name: tuple(p.shape) for name, p in zip(output_names, predictions) if p.shape.rank is not None}
+    shapes = {name: tuple(p.shape) for name, p in zip(output_names, predictions) if p.shape is not None}
     shown = "; ".join(f"{name} {shape}" for name, shape in shapes.items())
     found_axes = {name: default_axes(len(shape), class_axes.get(name)) for name, shape in shapes.items()}
     for name, given in _by_output("axes", axes, shapes, lambda value, shape: len(value) == len(shape), shown).items():

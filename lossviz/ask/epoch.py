@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import sys
 import time
 import types
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -17,7 +18,6 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from lossviz import rules
 from lossviz.ask import checks, kept
@@ -33,6 +33,8 @@ from lossviz.report.report import Report
 PATIENCE = 3.0
 #: The batch size of `model.evaluate`.
 BATCH_SIZE = 32
+#: What `tf.data` says instead of a number of batches.
+_INFINITE, _UNKNOWN = -1, -2
 #: At most this many batches have a note of their own.
 NOTES = 3
 
@@ -47,7 +49,13 @@ class Data(NamedTuple):
 def is_dataset(x: Any) -> bool:
     """Does x yield batches by itself, as far as `model.evaluate` is concerned?"""
     torch_loader = any(kind.__name__ == "DataLoader" for kind in type(x).__mro__)
-    return torch_loader or isinstance(x, (tf.data.Dataset, keras.utils.PyDataset, types.GeneratorType))
+    return torch_loader or _is_tf_data(x) or isinstance(x, (keras.utils.PyDataset, types.GeneratorType))
+
+
+def _is_tf_data(x: Any) -> bool:
+    """Is it a `tf.data.Dataset`? They are read on every backend."""
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and isinstance(x, tensorflow.data.Dataset)
 
 
 def read(x: Any, y: Any, sample_weight: Any, batch_size: int | None, steps: int | None) -> Data:
@@ -91,7 +99,7 @@ def explain_epoch(model: keras.Model, data: Data, verbose: str | int, explain_ba
             nonlocal evaluate
             if evaluate is None:
                 asks = not (options["training"] or options["class_weight"] or traced.random)
-                run = stack.enter_context(_keras.evaluation(model, traced.trace.graph))
+                run = stack.enter_context(_keras.evaluation(model, traced))
                 evaluate = run if asks else lambda *batch: None
 
         for raw in data.batches:
@@ -134,9 +142,9 @@ def _slice(array: np.ndarray | None, start: int, stop: int) -> np.ndarray | None
 
 def _count(x: Any) -> float | None:
     """How many batches a data set has; infinity, or None where it does not say."""
-    if isinstance(x, tf.data.Dataset):
+    if _is_tf_data(x):
         count = int(x.cardinality())
-        return {tf.data.INFINITE_CARDINALITY: math.inf, tf.data.UNKNOWN_CARDINALITY: None}.get(count, count)
+        return {_INFINITE: math.inf, _UNKNOWN: None}.get(count, count)
     if isinstance(x, keras.utils.PyDataset):
         return math.inf if x.num_batches is None else x.num_batches
     return len(x) if hasattr(x, "__len__") else None

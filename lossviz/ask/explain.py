@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lossviz.backend.quiet import require_tensorflow
+from lossviz.backend.quiet import require_backend
 from lossviz.backend.serial import serial
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def explain(
             message names the argument, the shapes and the way out.
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
-    require_tensorflow("lossviz.explain")
+    require_backend("lossviz.explain")
     from lossviz.ask import batch, checks, epoch, kept
 
     checks.compiled(model)
@@ -126,7 +126,7 @@ def explain_loss(
         ValueError: the shapes do not fit, naming the argument, the shapes and the way out.
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
-    require_tensorflow("lossviz.explain_loss")
+    require_backend("lossviz.explain_loss")
     from lossviz.ask import batch
 
     return batch.explain_arrays(loss, y_true, y_pred, sample_weight, mask, axes, class_names, max_elements)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lossviz.backend import serial
-from lossviz.backend.quiet import require_tensorflow
+from lossviz.backend.quiet import require_backend
 from lossviz.report.escape import clean
 from lossviz.report.findings import Finding
 
@@ -73,7 +73,7 @@ class Guard:
         return tuple(finding for _, finding in self.found)
 
     def __enter__(self) -> Guard:
-        require_tensorflow("lossviz.guard")
+        require_backend("lossviz.guard")
         return self.open()
 
     def __exit__(self, *_: object) -> None:
@@ -256,13 +256,14 @@ def _look(model: keras.Model, kind: str, function: Callable, iterator: Iterator,
 
     from lossviz.ask.lint import lint
     from lossviz.backend import keras_private
+    from lossviz.backend.current import BACKEND
 
     asked: list = []
     refused = False
     plain = getattr(type(model), f"{kind}_step") is getattr(keras.Model, f"{kind}_step")
     try:
         with contextlib.nullcontext() if plain else _noting_compute_loss(model, asked):
-            traced = keras_private.trace_ahead(function, iterator, batch)
+            traced = BACKEND.trace_ahead(function, iterator, batch)
     except Exception:  # the step itself will raise it
         refused = True
         if not keras_private.is_built(model):

@@ -14,7 +14,7 @@ Not watched is what Python code may read without naming it:
 
 - files, the clock, another process, a value inside a C library
 - attributes that are looked up under a computed name, and what `__getattr__` or a descriptor makes up
-- Python's, NumPy's, Keras's and TensorFlow's own functions, should someone replace one of them while the program runs
+- Python's, NumPy's, Keras's, TensorFlow's and JAX's own functions, should someone replace one of them while the program runs
 - objects of the standard library other than containers, namespaces and the environment, such as a `ConfigParser`
 
 For those there is `explain(..., fresh=True)`. The functions that Keras itself keeps notice none of all this.
@@ -45,7 +45,7 @@ LIMIT = 4
 _PLACE = "_lossviz_kept"  # on the model itself: it goes when the model goes, and no file format knows it
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, np.generic, type(Ellipsis))
 _CONTAINERS = (list, tuple, set, frozenset, collections.deque)
-_LIBRARIES = (sys.stdlib_module_names - {"__main__"}) | {"keras", "tensorflow", "numpy", "lossviz"}
+_LIBRARIES = (sys.stdlib_module_names - {"__main__"}) | {"keras", "tensorflow", "jax", "jaxlib", "numpy", "lossviz"}
 #: Names under which Python code reads the environment.
 _ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "expandvars"}
 #: Where objects of a library are looked into, because their attributes are settings.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lossviz.ask.explain import MAX_ELEMENTS
-from lossviz.backend.quiet import require_tensorflow
+from lossviz.backend.quiet import require_backend
 from lossviz.backend.serial import serial
 from lossviz.report.findings import Finding
 
@@ -48,7 +48,7 @@ def lint(
         ValueError: the model is not compiled, or Keras refuses the data for another reason; as `lossviz.explain`.
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
-    require_tensorflow("lossviz.lint")
+    require_backend("lossviz.lint")
     import keras
 
     from lossviz import rules

@@ -35,7 +35,6 @@ class Trace:
     feeds: list[tf.Tensor]
     forward: set[str] = field(default_factory=set)  # names of the operations of the forward pass
     regions: dict[str, int] = field(default_factory=dict)  # operation's name -> the call of a layer that made it
-    layers: list[str] = field(default_factory=list)  # name of the layer, by the number of the call
     pruned: dict = field(default_factory=dict)  # what `run` has made, by what it fetches and is fed
 
     @property
@@ -312,11 +311,7 @@ def holds_python(root: tf.Tensor) -> bool:
 
 
 def rounding(trace: Trace, root: tf.Tensor, leaves: Sequence[np.ndarray]) -> float:
-    """How far two correct computations of `root` from the same predictions may be apart, to first order.
-
-    Each number between the predictions and the root is rounded to its dtype: `eps * |t * d root / d t|`, summed over
-    all of them. A loss that is tiny beside what it is computed from, as `log(1 + d**2)` is, loses most of its digits.
-    """
+    """See `Program.rounding`."""
     tensors = [
         out
         for operation in ancestors([root])

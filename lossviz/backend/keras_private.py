@@ -7,10 +7,8 @@ when a new Keras moves one of them.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import functools
-import queue
 import random
 import types
 import weakref
@@ -18,36 +16,19 @@ from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras.src import backend
 from keras.src.backend.common import global_state
 from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.models import Functional
 from keras.src.trainers.data_adapters import data_adapter_utils
 from keras.src.utils.naming import get_object_name
-from tensorflow.python.eager import context, record
 
-from lossviz.backend.graph import moved, put_back
-from lossviz.backend.graph import variables as values_of
+from lossviz.backend.current import BACKEND
 from lossviz.backend.recorded import Added, Crossentropy, Recorded
+from lossviz.backend.traced import Recorder, Traced
 
 #: For each model, the layers that a build has left without variables.
 _LEFT_UNBUILT: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
-class Recorder:
-    """The tensors of one `compute_loss`, by where they came from.
-
-    `watch` is called with each as it is made. With `elements`, what each loss gives before weights, mask and
-    reduction is noted too.
-    """
-
-    def __init__(self, watch: Callable = lambda tensor: None, elements: bool = False):
-        self.watch = watch
-        self.wants_elements = elements
-        self.outputs: list[Recorded] = []
-        self.added: list[Added] = []
-        self.crossentropies: list[Crossentropy] = []  # every call of one, by `recording_crossentropies`
 
 
 @contextlib.contextmanager
@@ -84,23 +65,6 @@ def last_layer(model: keras.Model) -> keras.layers.Layer | None:
 def set_mask(tensor, mask) -> None:
     """Attach a Keras mask to a tensor, as `Masking` does."""
     backend.set_keras_mask(tensor, mask)
-
-
-def logits_of(tensor):
-    """The logits that Keras will use in place of this sigmoid or softmax output, or None."""
-    logits = getattr(tensor, "_keras_logits", None)
-    if logits is None and tensor.op.type in ("Sigmoid", "Softmax"):
-        logits = tensor.op.inputs[0]
-    return logits
-
-
-def takes_logits(kind: str, output) -> bool:
-    """Does a crossentropy of this kind take the logits from behind the output? On TensorFlow it does where Keras noted
-    them with it, and where its own activation made it."""
-    if backend.backend() != "tensorflow":
-        return False
-    made_by = getattr(getattr(output, "op", None), "type", None)  # no operation made an eager tensor
-    return hasattr(output, "_keras_logits") or made_by == ("Sigmoid" if kind == "binary" else "Softmax")
 
 
 def options_of(loss) -> dict:
@@ -154,7 +118,7 @@ def recording_outputs(model: keras.Model, recorder: Recorder) -> Iterator[None]:
     def recorded(entry) -> Callable:
         def call(y_true, y_pred, sample_weight=None):
             with _recording_elements(entry.loss, recorder) as elements:
-                value = tf.identity(entry.loss(y_true, y_pred, sample_weight))
+                value = BACKEND.identity(entry.loss(y_true, y_pred, sample_weight))
             recorder.watch(value)
             weight = 1.0 if entry.loss_weights is None else entry.loss_weights
             recorder.outputs.append(
@@ -205,9 +169,9 @@ def _recording_elements(loss: Callable, recorder: Recorder) -> Iterator[list]:
 
     def recorded(y_true, y_pred):
         elements = call(y_true, y_pred)
-        if tf.is_tensor(elements):
+        if BACKEND.is_tensor(elements):
             mask = backend.get_keras_mask(elements)
-            elements = tf.identity(elements)
+            elements = BACKEND.identity(elements)
             if mask is not None:
                 backend.set_keras_mask(elements, mask)
             recorder.watch(elements)
@@ -258,8 +222,7 @@ def recording_activity(model: keras.Model) -> Iterator[set[int]]:
 
 @contextlib.contextmanager
 def recording_calls(model: keras.Model) -> Iterator[list[types.SimpleNamespace]]:
-    """While open, the yielded list collects each call of a layer: `layer`, `graph`, and the numbers of the first
-    operation that it made in that graph and of the first after it, `start` and `stop`."""
+    """While open, the yielded list collects each call of a layer (see `Backend.call`)."""
     calls: list[types.SimpleNamespace] = []
     layers = layers_of(model)
 
@@ -268,13 +231,8 @@ def recording_calls(model: keras.Model) -> Iterator[list[types.SimpleNamespace]]
 
         @functools.wraps(inner)
         def call(*args, **kwargs):
-            graph = tf.compat.v1.get_default_graph()
-            start = len(graph.get_operations())
-            try:
+            with BACKEND.call(calls, layer):
                 return inner(*args, **kwargs)
-            finally:
-                stop = len(graph.get_operations())
-                calls.append(types.SimpleNamespace(layer=layer, graph=graph, start=start, stop=stop))
 
         return call
 
@@ -296,10 +254,10 @@ def recording_added(model: keras.Model, recorder: Recorder, activity: set[int]) 
             from_activity = id(value) in activity
             kind = "regulariser" if from_activity else "add_loss"
             name = f"{layer.name}/activity" if from_activity else layer.name
-            recorder.added.append(Added(name, kind, tf.identity(value)))
+            recorder.added.append(Added(name, kind, BACKEND.identity(value)))
     owners = [variable for variable in model.trainable_weights if variable.regularizer is not None]
     for variable, value in zip(owners, model._get_regularization_losses(), strict=True):
-        recorder.added.append(Added(variable.path, "regulariser", tf.identity(value)))
+        recorder.added.append(Added(variable.path, "regulariser", BACKEND.identity(value)))
     for entry in recorder.added:
         recorder.watch(entry.value)
     before = model._losses_override
@@ -319,7 +277,7 @@ def build(model: keras.Model, x, y, sample_weight) -> None:
     """Make the variables of model, metrics and compiled loss, as the first batch of `evaluate` would."""
 
     def known(leaf):  # Keras knows TensorFlow's strings here, but not those of NumPy
-        return tf.constant(leaf) if isinstance(leaf, np.ndarray) and leaf.dtype.hasobject else leaf
+        return BACKEND.text(leaf) if isinstance(leaf, np.ndarray) and leaf.dtype.hasobject else leaf
 
     batch = keras.tree.map_structure(known, (x, y, sample_weight))
     with _without_slots(model.optimizer), name_scopes():
@@ -381,20 +339,20 @@ def _unbuilt(model: keras.Model) -> set[int]:
 
 
 @contextlib.contextmanager
-def preserved(model: keras.Model, graph: tf.Graph | None = None) -> Iterator[None]:
+def preserved(model: keras.Model, traced: Traced | None = None) -> Iterator[None]:
     """Whatever happens inside, the model is afterwards as it was: weights, metrics, seeds, optimizer, functions.
 
-    With `graph`, what runs inside is its forward pass and its loss, and so is every variable that it moves, whoever
+    With `traced`, what runs inside is its forward pass and its loss, and so is every variable that it moves, whoever
     owns it: the state of a stateful RNN, a tf.Variable in a layer or in a loss.
     """
-    own = graph is None or not evaluates_plainly(model)
+    own = traced is None or not evaluates_plainly(model)
     variables = [*(model.variables if own else ()), *model.metrics_variables]
     seed_generator = global_state.get_global_attribute("global_seed_generator")
     if seed_generator is not None:
         variables.append(seed_generator.state)
     variables = list({id(variable): variable for variable in variables}.values())
-    values = [variable.numpy() for variable in variables]
-    others = values_of(moved(graph)) if graph is not None else []
+    # copies: on JAX a step overwrites the memory of its variables
+    values = [np.array(keras.ops.convert_to_numpy(variable.value), copy=True) for variable in variables]
     layers = layers_of(model)
     losses = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
     functions = {name: getattr(model, name, None) for name in ("train_function", "test_function", "predict_function")}
@@ -402,7 +360,7 @@ def preserved(model: keras.Model, graph: tf.Graph | None = None) -> Iterator[Non
     numpy_state, python_state = np.random.get_state(), random.getstate()
     model.steps_per_execution = 1
     try:
-        with _without_slots(model.optimizer), name_scopes():
+        with BACKEND.state_put_back(traced), _without_slots(model.optimizer), name_scopes():
             yield
     finally:
         model.steps_per_execution = steps
@@ -416,7 +374,6 @@ def preserved(model: keras.Model, graph: tf.Graph | None = None) -> Iterator[Non
             layer._loss_ids.update(ids)
         for variable, value in zip(variables, values):
             variable.assign(value)
-        put_back(others)
 
 
 @contextlib.contextmanager
@@ -440,17 +397,13 @@ def unnoticed() -> Iterator[None]:
     names = None if names is None else dict(names)
     seed_generator = global_state.get_global_attribute("global_seed_generator")
     seed = None if seed_generator is None else seed_generator.state.numpy()
-    eager = getattr(context.context(), "_rng", None)  # there once tf.random.set_seed was called
-    eager_state = None if eager is None else eager.getstate()
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
-        with name_scopes():
+        with BACKEND.random_put_back(), name_scopes():
             yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
-        if eager_state is not None:
-            eager.setstate(eager_state)
         global_state.set_global_attribute("global_seed_generator", seed_generator)
         if seed_generator is not None:
             seed_generator.state.assign(seed)
@@ -458,31 +411,6 @@ def unnoticed() -> Iterator[None]:
         if counts is not None:
             counts.clear()
             counts.update(names or {})
-
-
-def trace_ahead(function: Callable, iterator, batch) -> bool:
-    """Have Keras trace its train or test function as the call `function(iterator)` would, and run nothing; the call
-    then finds the trace. Is there a new one? None is made where Keras runs its steps eagerly, nor for a function that
-    is not Keras's.
-
-    `batch` is what a Python iterator yields next; a `tf.data` iterator is not asked.
-    """
-    inside = _held(function)
-    if isinstance(iterator, tf.data.Iterator):
-        traced, argument = inside.get("multi_step_on_iterator"), iterator
-    else:
-        traced, argument = getattr(inside.get("one_step_on_data"), "__wrapped__", None), batch
-    if not isinstance(traced, tf.types.experimental.PolymorphicFunction) or tf.config.functions_run_eagerly():
-        return False
-    before = traced.experimental_get_tracing_count()
-    traced.get_concrete_function(argument)
-    return traced.experimental_get_tracing_count() > before
-
-
-def _held(function: Callable) -> dict[str, object]:
-    """What a function of Python holds of the scope in which it was made, by name."""
-    code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
-    return {} if code is None else {n: cell.cell_contents for n, cell in zip(code.co_freevars, cells or ())}
 
 
 @contextlib.contextmanager
@@ -498,24 +426,7 @@ def _without_slots(optimizer) -> Iterator[None]:
             optimizer.built = False
 
 
-def outside_tapes(function: Callable) -> Callable:
-    """The function, in a thread of its own where the caller has a GradientTape open.
-
-    With one, TensorFlow traces Keras's test function twice, and Keras gives it its one batch once. A tape belongs to
-    the thread that opened it.
-    """
-
-    @functools.wraps(function)
-    def apart(*args, **kwargs):
-        if not record.could_possibly_record():
-            return function(*args, **kwargs)
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            return pool.submit(function, *args, **kwargs).result()
-
-    return apart
-
-
-@outside_tapes
+@BACKEND.apart
 def test_on_batch(model: keras.Model, x, y, sample_weight, function: Callable | None) -> tuple:
     """The "loss" that `model.test_on_batch` returns, None where it returns none by that name, and the test function.
 
@@ -528,72 +439,24 @@ def test_on_batch(model: keras.Model, x, y, sample_weight, function: Callable | 
         model.reset_metrics()  # before 3.15 Keras does not, and gives the mean since the last epoch
         logs = model.test_on_batch(x, y, sample_weight=sample_weight, return_dict=True)
     else:
-        model.make_test_function()
-        model.reset_metrics()
-        logs = model.test_function(iter([keras.utils.pack_x_y_sample_weight(x, y, sample_weight)]))
+        logs = BACKEND.evaluated(model, x, y, sample_weight)
     return logs.get("loss"), model.test_function
 
 
 @contextlib.contextmanager
-def evaluation(model: keras.Model, graph: tf.Graph) -> Iterator[Callable]:
+def evaluation(model: keras.Model, traced: Traced | None) -> Iterator[Callable]:
     """While open, a function that does for one batch `(x, y, sample_weight)` what `model.evaluate` does.
 
     It returns the "loss" that `evaluate` would print then, the mean so far, or None where there is none by that
     name. Afterwards the model is as it was before (see `preserved`).
     """
-    with preserved(model, graph):
-        model.make_test_function(force=True)
-        function = model.test_function
-        model.reset_metrics()
-
-        feed = None
+    with preserved(model, traced), BACKEND.evaluation(model) as evaluated:
 
         def run(x, y, sample_weight) -> float | None:
-            nonlocal feed
-            batch = keras.tree.lists_to_tuples(keras.utils.pack_x_y_sample_weight(x, y, sample_weight))
-            if any(leaf is None for leaf in keras.tree.flatten(batch)):
-                logs = function(iter([batch]))
-            else:
-                spec = _batch_spec(batch, None if feed is None else feed.spec)
-                if feed is not None and spec != feed.spec:
-                    feed.end()
-                    feed = None
-                feed = _Feed(spec) if feed is None else feed
-                feed.waiting.put(batch)
-                logs = function(feed.iterator)
+            logs = evaluated(x, y, sample_weight)
             return float(logs["loss"]) if "loss" in logs else None
 
-        try:
-            yield run
-        finally:
-            if feed is not None:
-                feed.end()
-
-
-class _Feed:
-    """A tf.data iterator over what is put into `waiting`: the kind that `evaluate` reads, so that Keras traces the
-    very same graph."""
-
-    def __init__(self, spec):
-        self.spec, self.waiting = spec, queue.SimpleQueue()
-        self.iterator = iter(tf.data.Dataset.from_generator(self._batches, output_signature=spec))
-
-    def _batches(self) -> Iterator:
-        while (batch := self.waiting.get()) is not None:
-            yield batch
-
-    def end(self) -> None:
-        self.waiting.put(None)
-
-
-def _batch_spec(batch, before):
-    """What a batch holds, of any number of samples; sizes that differ from those in the spec `before` are open."""
-
-    def spec(leaf, known=None) -> tf.TensorSpec:
-        sizes = leaf.shape if known is None else [a if a == b else None for a, b in zip(leaf.shape, known.shape)]
-        return tf.TensorSpec((None, *sizes[1:]), tf.as_dtype(leaf.dtype))
-
-    return keras.tree.map_structure(spec, batch, *([] if before is None else [before]))
+        yield run
 
 
 _CROSSENTROPIES = ("binary", "categorical", "sparse_categorical")
@@ -604,7 +467,7 @@ def recording_crossentropies(recorder: Recorder) -> Iterator[None]:
     """While open, every crossentropy that goes through `keras.ops`, as all of Keras's losses do, is noted."""
 
     def noted(kind: str, original: Callable, target, output, from_logits=False, **more):
-        owner, axis, takes = len(recorder.outputs), more.get("axis", -1), takes_logits(kind, output)
+        owner, axis, takes = len(recorder.outputs), more.get("axis", -1), BACKEND.takes_logits(kind, output)
         recorder.crossentropies.append(Crossentropy(kind, target, output, bool(from_logits), owner, axis, takes))
         return original(target, output, from_logits=from_logits, **more)
 
@@ -666,14 +529,7 @@ def flat_losses(model: keras.Model) -> list:
 
 
 @contextlib.contextmanager
-def untouched(model: keras.Model | None, graph: tf.Graph | None) -> Iterator[None]:
-    """`preserved` where there is a model; else the variables of the graph alone are put back."""
-    if model is not None:
-        with preserved(model, graph):
-            yield
-        return
-    others = values_of(moved(graph)) if graph is not None else []
-    try:
+def untouched(model: keras.Model | None, traced: Traced | None) -> Iterator[None]:
+    """`preserved` where there is a model; else the variables that the loss moves are put back."""
+    with preserved(model, traced) if model is not None else BACKEND.state_put_back(traced):
         yield
-    finally:
-        put_back(others)

@@ -191,6 +191,16 @@ class Program(ABC):
         raise NotImplementedError
 
     @abstractmethod
+    def rounding(self, root: Value, leaves: Sequence[np.ndarray]) -> tuple[float, str]:
+        """How far two correct computations of `root` from the same predictions may be apart, to first order, and the
+        dtype that most of it comes from.
+
+        Each number between the predictions and the root is rounded to its dtype: `eps * |t * d root / d t|`, summed
+        over all of them. A loss that is tiny beside what it is computed from, as `log(1 + d**2)` is, loses most of its
+        digits.
+        """
+
+    @abstractmethod
     def measured(self, values: Iterable[Value]) -> dict[Value, Value]:
         """For each value, the value of its shape."""
 

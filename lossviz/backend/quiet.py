@@ -9,13 +9,16 @@ import os
 import sys
 from collections.abc import Iterator, MutableMapping
 
+#: The backends of Keras whose losses can be read.
+BACKENDS = ("tensorflow", "jax")
+
 
 def import_tensorflow() -> None:
     """Import keras (and TensorFlow, if that is its backend) with file descriptor 2 muted, unless it was done before.
 
     The messages come from C++, some with the first operation, so Python's warnings and logging do not reach them.
     """
-    if "keras" in sys.modules and "tensorflow" in sys.modules:
+    if "keras" in sys.modules and (os.environ.get("KERAS_BACKEND") == "jax" or "tensorflow" in sys.modules):
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -33,16 +36,16 @@ def import_tensorflow() -> None:
         os.close(null)
 
 
-def require_tensorflow(who: str) -> None:
-    """Import TensorFlow quietly; RuntimeError, in the name of `who`, where Keras runs on another backend."""
+def require_backend(who: str) -> None:
+    """Import Keras and its backend quietly; RuntimeError, in the name of `who`, where that is none that we can read."""
     import_tensorflow()
     import keras
 
-    if (name := keras.backend.backend()) != "tensorflow":
+    if (name := keras.backend.backend()) not in BACKENDS:
         raise RuntimeError(
-            f"{who} reads TensorFlow graphs, and Keras runs on {name!r} here. It needs the TensorFlow backend: set "
-            "KERAS_BACKEND=tensorflow before the first `import keras` (the number is the same on every backend up to "
-            "rounding)."
+            f"{who} reads the graphs of TensorFlow and JAX, and Keras runs on {name!r} here. Set "
+            "KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax before the first `import keras` (the number is the same on "
+            "every backend up to rounding, where Keras computes the same)."
         )
 
 
@@ -65,6 +68,8 @@ def retracing() -> Iterator[None]:
 
 def _tracing_detectors() -> MutableMapping:
     """TensorFlow's count of recent traces, by the code of the function that is traced; empty where it has moved."""
+    if "tensorflow" not in sys.modules:
+        return {}
     with contextlib.suppress(ImportError, AttributeError):
         from tensorflow.python.eager.polymorphic_function import polymorphic_function
 

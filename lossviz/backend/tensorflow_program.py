@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from lossviz.backend import graph
-from lossviz.backend import keras_private as _keras
-from lossviz.backend.program import Backward, Loss, Op, Program, Rounds, Value
-from lossviz.backend.tracing import Traced
+from lossviz.backend.program import Backward, Op, Program, Rounds, Value
 
 _BACKWARD = "lossviz_gradient"  # the names of a backward pass begin so
 #: What is computed for each element by itself, in the words of `keras.ops` and NumPy.
@@ -77,51 +74,6 @@ _REDUCED = {
     "Sum": "sum", "Mean": "mean", "Max": "max", "Min": "min", "Prod": "prod", "All": "all", "Any": "any",
     "EuclideanNorm": "norm",
 }  # fmt: skip
-
-
-def lower(traced: Traced, expanded: bool = True) -> Loss:
-    """The traced loss as a program. If `expanded`, fused operations are taken apart first, so that the axes they hide
-    are there."""
-    if expanded:
-        roots = [traced.root, *(one.value for one in (*traced.recorder.outputs, *traced.recorder.added))]
-        graph.expand_fused(traced.trace.graph, roots)
-    program = TensorFlowProgram(traced.trace)
-
-    def value(tensor: Any) -> Value | None:
-        return program.value(tensor) if tf.is_tensor(tensor) else None
-
-    def values(tensors: Iterable) -> list[Value]:
-        return [program.value(tensor) for tensor in tensors if tf.is_tensor(tensor)]
-
-    predictions = [program.value(tensor) for tensor in traced.predictions]
-    logits = {p: value(_keras.logits_of(tensor)) for p, tensor in zip(predictions, traced.predictions)}
-    recorder = traced.recorder
-    return Loss(
-        program=program,
-        root=program.value(traced.root),
-        predictions=predictions,
-        prediction_names=traced.prediction_names,
-        logits={p: one for p, one in logits.items() if one is not None},
-        inputs={word: values(placeholders) for word, placeholders in traced.inputs.items()},
-        outputs=[
-            replace(
-                one, value=value(one.value), y_true=value(one.y_true), y_pred=value(one.y_pred), mask=value(one.mask),
-                sample_weight=value(one.sample_weight), elements=value(one.elements),
-            )
-            for one in recorder.outputs
-        ],
-        added=[replace(one, value=value(one.value)) for one in recorder.added],
-        crossentropies=[
-            one._replace(target=value(one.target), output=value(one.output))
-            for one in recorder.crossentropies
-            if tf.is_tensor(one.target) and tf.is_tensor(one.output)
-        ],
-        trainable=values(traced.trainable),
-        captured=values(inner for _, inner in traced.trace.graph.captures),
-        layers=traced.trace.layers,
-        name=traced.name,
-        batch_size=traced.batch_size,
-    )  # fmt: skip
 
 
 class TensorFlowProgram(Program):
@@ -249,6 +201,9 @@ class TensorFlowProgram(Program):
             return value.numpy(), slope.numpy()
 
         return run
+
+    def rounding(self, root: Value, leaves: Sequence[np.ndarray]) -> tuple[float, str]:
+        return graph.rounding(self.trace, root.source, leaves), root.dtype
 
     def measured(self, values: Iterable[Value]) -> dict[Value, Value]:
         with self.trace.graph.as_default():

@@ -1,101 +1,74 @@
-"""Trace a model's forward pass and loss, or one loss alone, and note where each tensor comes from."""
+"""Trace a model's forward pass and loss, or one loss alone, note where each tensor comes from, and lower it."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import keras
-import numpy as np
-import tensorflow as tf
 
-from lossviz.backend import graph
 from lossviz.backend import keras_private as _keras
+from lossviz.backend.current import BACKEND
+from lossviz.backend.program import Loss, Value
 from lossviz.backend.recorded import Recorded
+from lossviz.backend.traced import Found, Recorder, Traced, leaves
+
+__all__ = ["Traced", "call_loss", "leaves", "lower", "trace_loss", "trace_model"]
 
 
-@dataclass
-class Traced:
-    """A loss in a graph, with everything known about where its tensors come from."""
+def lower(traced: Traced, expanded: bool = True) -> Loss:
+    """The traced loss as a program. If `expanded`, fused operations are taken apart first, so that the axes that they
+    hide are there."""
+    program, of = BACKEND.program(traced, expanded)
 
-    trace: graph.Trace
-    root: tf.Tensor
-    leaves: list[np.ndarray]
-    recorder: _keras.Recorder
-    predictions: list[tf.Tensor]
-    prediction_names: list[str]
-    inputs: dict[str, list[tf.Tensor]]  # "x", "y_true", "sample_weight": their placeholders
-    trainable: list[tf.Tensor] = field(default_factory=list)  # handles of the trainable weights
-    name: str = "compute_loss"  # what a loss is called that Keras did not compute per output
-    batch_size: int | None = None
-    random: bool = False  # would computing it twice give two different results?
+    def value(tensor: Any) -> Value | None:
+        return of(tensor) if BACKEND.is_tensor(tensor) else None
 
-    def run(self, fetches: Sequence[tf.Tensor]) -> list[np.ndarray]:
-        return self.trace.run(fetches, self.trace.feeds, self.leaves)
+    def values(tensors: Iterable) -> list[Value]:
+        return [of(tensor) for tensor in tensors if BACKEND.is_tensor(tensor)]
 
-    def value_of(self, placeholder: tf.Tensor) -> np.ndarray | None:
-        return next((leaf for feed, leaf in zip(self.trace.feeds, self.leaves) if feed is placeholder), None)
-
-
-def _trace(structure: list, compute: Callable, **known) -> Traced:
-    """Trace `compute(*structure)` with placeholders for the arrays of the nested list `structure`."""
-    arrays = leaves(structure)
-    specs = [tf.TensorSpec(leaf.shape, tf.as_dtype(leaf.dtype), f"leaf{k}") for k, leaf in enumerate(arrays)]
-    found = {
-        "recorder": _keras.Recorder(elements=True),
-        "predictions": [],
-        "prediction_names": [],
-        "inputs": {},
-        "forward": set(),
-        "regions": {},
-        "layers": [],
-    }
-
-    def traced(*placeholders: tf.Tensor) -> tf.Tensor:
-        waiting = iter(placeholders)
-        arguments = keras.tree.map_structure(lambda leaf: None if leaf is None else next(waiting), structure)
-        loss = tf.convert_to_tensor(compute(found, *arguments))
-        return tf.identity(loss) if loss.shape.rank == 0 else tf.reduce_mean(loss)  # the progress bar shows a mean
-
-    trace = graph.trace(traced, specs)
-    trace.forward, trace.regions, trace.layers = (found.pop(word) for word in ("forward", "regions", "layers"))
-    sizes = {leaf.shape[0] for leaf in arrays if leaf.ndim}
-    return Traced(
-        trace=trace,
-        root=trace.function.outputs[0],
-        leaves=arrays,
-        batch_size=sizes.pop() if len(sizes) == 1 else None,
-        random=graph.is_random(trace.function.outputs[0]),
-        **found,
-        **known,
-    )
-
-
-def _regions(calls: list) -> dict[str, int]:
-    """For each operation that a call of a layer made, by name, the innermost such call."""
-    graph = tf.compat.v1.get_default_graph()
-    names, regions = [operation.name for operation in graph.get_operations()], {}
-    for number, call in reversed(list(enumerate(calls))):  # a call is noted when it ends, so an inner one comes first
-        if call.graph is graph:
-            regions.update(dict.fromkeys(names[call.start : call.stop], number))
-    return regions
-
-
-def leaves(structure: list) -> list:
-    return [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
+    predictions = [of(tensor) for tensor in traced.predictions]
+    logits = {p: value(BACKEND.logits_of(tensor)) for p, tensor in zip(predictions, traced.predictions)}
+    recorder = traced.recorder
+    return Loss(
+        program=program,
+        root=of(traced.root),
+        predictions=predictions,
+        prediction_names=traced.prediction_names,
+        logits={p: one for p, one in logits.items() if one is not None},
+        inputs={word: values(placeholders) for word, placeholders in traced.inputs.items()},
+        outputs=[
+            replace(
+                one, value=value(one.value), y_true=value(one.y_true), y_pred=value(one.y_pred), mask=value(one.mask),
+                sample_weight=value(one.sample_weight), elements=value(one.elements),
+            )
+            for one in recorder.outputs
+        ],
+        added=[replace(one, value=value(one.value)) for one in recorder.added],
+        crossentropies=[
+            one._replace(target=of(one.target), output=of(one.output))
+            for one in recorder.crossentropies
+            if BACKEND.is_tensor(one.target) and BACKEND.is_tensor(one.output)
+        ],
+        trainable=[of(tensor) for tensor in traced.trainable],
+        captured=[of(tensor) for tensor in traced.captured],
+        layers=[call.layer.name for call in traced.found.calls],
+        name=traced.name,
+        batch_size=traced.batch_size,
+    )  # fmt: skip
 
 
 def trace_model(model, x, y, sample_weight, training: bool, weight_word: str) -> Traced:
-    def compute(found, x, y, sample_weight):
-        recorder = found["recorder"]
-        with _keras.recording_calls(model) as calls:
-            with _keras.recording_activity(model) as activity:
+    def compute(found: Found, structure: Sequence):
+        (x, y, sample_weight), recorder = structure, found.recorder
+        with _keras.recording_calls(model) as found.calls:
+            with _keras.recording_activity(model) as activity, BACKEND.forward(found):
                 y_pred = model(x, training=training) if _accepts(model.call, "training") else model(x)
-            found["forward"].update(op.name for op in tf.compat.v1.get_default_graph().get_operations())
-            found["predictions"] = [tensor for tensor in keras.tree.flatten(y_pred) if tensor is not None]
+            found.predictions = [tensor for tensor in keras.tree.flatten(y_pred) if tensor is not None]
             for word, value in (("x", x), ("y_true", y), (weight_word, sample_weight)):
-                found["inputs"][word] = [tensor for tensor in keras.tree.flatten(value) if tensor is not None]
+                found.inputs[word] = [tensor for tensor in keras.tree.flatten(value) if tensor is not None]
             arguments = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight}
             if _accepts(model.compute_loss, "training"):
                 arguments["training"] = training
@@ -105,21 +78,18 @@ def trace_model(model, x, y, sample_weight, training: bool, weight_word: str) ->
                 _keras.recording_crossentropies(recorder),
             ):
                 loss = model.compute_loss(**arguments)
-        found["regions"], found["layers"] = _regions(calls), [call.layer.name for call in calls]
-        found["prediction_names"] = _prediction_names(model, recorder, found["predictions"])
+        found.prediction_names = _prediction_names(model, recorder, found.predictions)
         return loss
 
-    traced = _trace([x, y, sample_weight], compute)
-    handles = {id(variable.value.handle) for variable in model.trainable_variables}
-    traced.trainable = [inner for outer, inner in traced.trace.graph.captures if id(outer) in handles]
-    return traced
+    return BACKEND.trace(compute, [x, y, sample_weight], model, "compute_loss")
 
 
 def trace_loss(loss, y_true, y_pred, sample_weight, mask) -> Traced:
-    def compute(found, y_true, y_pred, sample_weight, mask):
-        with _keras.recording_loss(loss, found["recorder"]) as elements:
-            value = tf.identity(call_loss(loss, y_true, y_pred, sample_weight, mask))
-        found["recorder"].outputs.append(
+    def compute(found: Found, structure: Sequence):
+        y_true, y_pred, sample_weight, mask = structure
+        with _keras.recording_loss(loss, found.recorder) as elements:
+            value = BACKEND.identity(call_loss(loss, y_true, y_pred, sample_weight, mask))
+        found.recorder.outputs.append(
             Recorded(
                 name=loss.name,
                 value=value,
@@ -131,22 +101,23 @@ def trace_loss(loss, y_true, y_pred, sample_weight, mask) -> Traced:
                 elements=elements[0] if elements else None,
             )
         )
-        found["predictions"], found["prediction_names"] = [y_pred], [loss.name]
+        found.predictions, found.prediction_names = [y_pred], [loss.name]
         words = (("y_true", y_true), ("sample_weight", sample_weight), ("mask", mask))
-        found["inputs"] = {word: [tensor] for word, tensor in words if tensor is not None}
+        found.inputs = {word: [tensor] for word, tensor in words if tensor is not None}
         return value
 
-    return _trace([y_true, y_pred, sample_weight, mask], compute, name=loss.name)
+    return BACKEND.trace(compute, [y_true, y_pred, sample_weight, mask], None, loss.name)
 
 
-def call_loss(loss, y_true, y_pred, sample_weight, mask) -> tf.Tensor:
-    y_true, y_pred = tf.convert_to_tensor(y_true), tf.identity(y_pred)
+def call_loss(loss, y_true, y_pred, sample_weight, mask) -> Any:
+    """The loss of two arrays, or of two tensors, as a tensor."""
+    y_true, y_pred = keras.ops.convert_to_tensor(y_true), BACKEND.identity(y_pred)
     if mask is not None:
-        _keras.set_mask(y_pred, tf.cast(mask, tf.bool))
-    return tf.convert_to_tensor(loss(y_true, y_pred, sample_weight=sample_weight))
+        _keras.set_mask(y_pred, keras.ops.cast(mask, "bool"))
+    return keras.ops.convert_to_tensor(loss(y_true, y_pred, sample_weight=sample_weight))
 
 
-def _prediction_names(model, recorder: _keras.Recorder, predictions) -> list[str]:
+def _prediction_names(model, recorder: Recorder, predictions) -> list[str]:
     """A name for each prediction: that of the loss on it, else the output's own."""
     own = list(getattr(model, "output_names", None) or [])
     if len(own) != len(predictions):

@@ -110,7 +110,10 @@ def passed(op: Op, inputs: list[Dims | None], shape: tuple, index: int) -> Dims 
 
 
 def broadcast(op: Op, inputs: list[Dims | None], shape: tuple, index: int) -> Dims | None:
-    """Element by element, as NumPy broadcasts."""
+    """Element by element, as NumPy broadcasts, or along the axes that `where` lists."""
+    if "where" in op.info:
+        at = dict(zip(op.info["where"], inputs[0]))
+        return tuple(at.get(k, ()) for k in range(len(shape)))
     if op.kind != "broadcast" and len(shape) != max((value.rank or 0 for value in op.inputs), default=0):
         return None
     return _aligned(inputs, shape)
@@ -185,13 +188,17 @@ def reduce(op: Op, inputs: list[Dims | None], shape: tuple, index: int) -> Dims:
 
 
 def pick(op: Op, inputs: list[Dims | None], shape: tuple, index: int) -> Dims:
-    """What is fetched stands where its index stands: it has the names of the indices."""
+    """What is fetched stands where its index stands: it has the names of the indices (of which each may be a vector of
+    one number)."""
     dims, chosen, indices = inputs[0], inputs[1], op.inputs[1]
+    known = indices.known
+    if op.info.get("vectors"):
+        chosen, known = chosen[:-1], None if known is None else known[..., 0]
     if "depth" in op.info:
         return (*chosen[:-1], *dims[op.info["depth"] :])
     axis = op.info["axis"] % len(dims)
-    if indices.known is not None and indices.known.ndim == 1:
-        chosen = (_picked(dims[axis], [int(i) for i in indices.known]),)
+    if known is not None and known.ndim == 1:
+        chosen = (_picked(dims[axis], [int(i) for i in known]),)
     return (*dims[:axis], *chosen[op.info["batch_dims"] :], *dims[axis + 1 :])
 
 

@@ -31,7 +31,7 @@ _HALVES = 2
 #: What changes no position between the predictions and what the loss normalises, where shapes are the same.
 _ELEMENTWISE = ("identity", "cast", "add", "mul", "div", "neg", "select", "elementwise", "squash")
 #: What the loss may make of an element before it sums up its axis to divide by that.
-_SIZES = ("Square", "Abs", "Exp")
+_SIZES = ("square", "abs", "exp")
 #: Where a position is that no probe has seen move.
 _UNSEEN = -1
 
@@ -454,12 +454,14 @@ def _normalisation(op: Op) -> tuple[Value, int] | None:
         return None
     for whole, part in (op.inputs, op.inputs[::-1])[: 2 if op.kind == "mul" else 1]:
         total = _bare(part)
-        word = {"mul": "Rsqrt", "add": "Log"}.get(op.kind)
+        word = {"mul": "rsqrt", "add": "log"}.get(op.kind)
         if word is not None:
-            total = _bare(total.op.inputs[0]) if total.op.word == word else None
-        elif total.op.word in ("Sqrt", "Exp"):
+            total = _bare(total.op.inputs[0]) if total.op.info.get("how") == word else None
+        elif total.op.info.get("how") in ("sqrt", "exp"):
             total = _bare(total.op.inputs[0])
-        if total is None or total.op.kind != "reduce" or total.op.info["how"] != "sum" or not total.op.info["keepdims"]:
+        if total is None or total.op.kind != "reduce" or total.op.info["how"] != "sum":
+            continue
+        if part.rank != whole.rank:
             continue
         summed, axes = total.op.inputs[0], total.op.info["axes"]
         if axes is None or len(axes) != 1 or not _made_of(summed, whole):
@@ -469,13 +471,14 @@ def _normalisation(op: Op) -> tuple[Value, int] | None:
 
 
 def _bare(value: Value) -> Value:
-    """Without what only keeps a sum from being zero, or moves it by a number that is held fixed."""
+    """Without what only keeps a sum from being zero, moves it by a number that is held fixed, or gives it back the axis
+    that was summed."""
     while True:
         op = value.op
-        if op.kind in ("identity", "cast"):
+        if op.kind in ("identity", "cast") or (op.kind == "reshape" and value.rank == (op.inputs[0].rank or 0) + 1):
             value = op.inputs[0]
             continue
-        if op.word in ("Maximum", "Minimum") or (op.kind == "add" and not ops.subtracts(op, op.inputs[-1])):
+        if op.info.get("how") in ("maximum", "minimum") or (op.kind == "add" and not ops.subtracts(op, op.inputs[-1])):
             free = [v for v in op.inputs if v.known is None and not ops.is_held(v)]
             if len(free) == 1:
                 value = free[0]
@@ -484,7 +487,7 @@ def _bare(value: Value) -> Value:
 
 
 def _inner(value: Value) -> Value:
-    return value.op.inputs[0] if value.op.word == "Exp" else value
+    return value.op.inputs[0] if value.op.info.get("how") == "exp" else value
 
 
 def _made_of(summed: Value, whole: Value) -> bool:
@@ -492,7 +495,7 @@ def _made_of(summed: Value, whole: Value) -> bool:
     if summed is whole:
         return True
     op = summed.op
-    if op.word in _SIZES or op.kind == "mul" or (op.kind == "add" and ops.subtracts(op, op.inputs[-1])):
+    if op.info.get("how") in _SIZES or op.kind == "mul" or (op.kind == "add" and ops.subtracts(op, op.inputs[-1])):
         free = [value for value in op.inputs if not ops.is_held(value)]
         return bool(free) and all(v is whole or _made_of(v, whole) or v is _inner(whole) for v in free)
     return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lossviz.backend.quiet import require_tensorflow
+from lossviz.backend.quiet import require_backend
 from lossviz.backend.serial import serial
 from lossviz.nonfinite.result import NonFinite
 
@@ -55,7 +55,7 @@ def find_nonfinite(
             no whole number from 1 on; the message names the argument, the shapes and the way out.
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
-    require_tensorflow("lossviz.find_nonfinite")
+    require_backend("lossviz.find_nonfinite")
     from lossviz.nonfinite import search
 
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):

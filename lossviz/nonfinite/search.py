@@ -21,7 +21,7 @@ from lossviz.backend import keras_private as _keras
 from lossviz.backend import quiet as _quiet
 from lossviz.backend import tracing
 from lossviz.backend.program import Loss, Value
-from lossviz.backend.tensorflow_program import lower
+from lossviz.backend.tracing import lower
 from lossviz.nonfinite.entries import choose, entries
 from lossviz.nonfinite.looking import Bad, Batch
 from lossviz.nonfinite.naming import Names
@@ -91,10 +91,10 @@ def _in_batch(model, x, y, sample_weight, word: str, training: bool | None) -> N
                 _keras.build(model, x, y, sample_weight)
             with _keras.preserved(model):
                 traced = tracing.trace_model(model, x, y, sample_weight, mode, word)
-            with _keras.preserved(model, traced.trace.graph):
+            with _keras.preserved(model, traced):
                 batch = Batch(lower(traced, expanded=False), traced.leaves)
                 value = float(batch.run([batch.loss.root])[0])
-        with _keras.preserved(model, traced.trace.graph), _quiet.retracing():
+        with _keras.preserved(model, traced), _quiet.retracing():
             search = _Search(model, batch, given, mode, value, scale)
             found = None if np.isfinite(value) else search.in_loss()
             if found is None and mode is modes[-1]:

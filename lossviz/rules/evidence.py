@@ -204,7 +204,7 @@ def of_trace(
         report=report,
         loss=loss,
         leaves=decomposition.leaves,
-        untouched=partial(_keras.untouched, model, traced.trace.graph),
+        untouched=partial(_keras.untouched, model, traced),
         known=dict(decomposition.values),
         batch_size=loss.batch_size,
         **about,

@@ -1,0 +1,95 @@
+"""What `lossviz` asks of the backend that Keras runs on, besides its programs: one class for each, under `current`."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from lossviz.backend.program import Program
+from lossviz.backend.traced import Found, Traced
+
+
+class Backend(ABC):
+    """One backend of Keras. `name` is Keras's word for it."""
+
+    name: str
+
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """The version of the library."""
+
+    @abstractmethod
+    def is_tensor(self, thing: Any) -> bool:
+        """Is it a tensor of this backend, in a graph or not?"""
+
+    @abstractmethod
+    def identity(self, tensor: Any) -> Any:
+        """The same numbers as a tensor of its own."""
+
+    @abstractmethod
+    def logits_of(self, tensor: Any) -> Any:
+        """The logits that Keras will use in place of this sigmoid or softmax output, or None."""
+
+    @abstractmethod
+    def takes_logits(self, kind: str, output: Any) -> bool:
+        """Does a crossentropy of this kind ("binary", "categorical") take the logits from behind the output?"""
+
+    @abstractmethod
+    def trace(self, compute: Callable[[Found, Sequence], Any], structure: list, model: Any, name: str) -> Traced:
+        """Trace `compute(found, structure)` with placeholders for the arrays of `structure`; it fills in `found`."""
+
+    @abstractmethod
+    def program(self, traced: Traced, expanded: bool) -> tuple[Program, Callable[[Any], Any]]:
+        """The program of what was traced, and the function that gives the value of one of its tensors. If `expanded`,
+        fused operations are taken apart first."""
+
+    @abstractmethod
+    def call(self, calls: list[SimpleNamespace], layer: Any) -> contextlib.AbstractContextManager:
+        """While open, `layer` is called: a note of it is added to `calls`."""
+
+    @abstractmethod
+    def forward(self, found: Found) -> contextlib.AbstractContextManager:
+        """While open, the forward pass is computed."""
+
+    @abstractmethod
+    def state_put_back(self, traced: Traced | None) -> contextlib.AbstractContextManager:
+        """Whatever runs inside, the variables that the traced loss moves are afterwards as they were, whoever owns
+        them."""
+
+    @abstractmethod
+    def random_put_back(self) -> contextlib.AbstractContextManager:
+        """The same for random numbers that the backend itself draws."""
+
+    @abstractmethod
+    def apart(self, function: Callable) -> Callable:
+        """The function, unseen by whoever differentiates around it."""
+
+    @abstractmethod
+    def evaluated(self, model: Any, x: Any, y: Any, sample_weight: Any) -> dict:
+        """What the test function of the model gives for one batch, where the model has a test step of its own."""
+
+    @abstractmethod
+    def evaluation(self, model: Any) -> contextlib.AbstractContextManager[Callable[..., dict]]:
+        """While open, a function that does for one batch `(x, y, sample_weight)` what `model.evaluate` does; it returns
+        what would be printed then."""
+
+    @abstractmethod
+    def trace_ahead(self, function: Callable, iterator: Any, batch: Any) -> bool:
+        """Have Keras trace its train or test function as the call `function(iterator)` would, and run nothing. Is there
+        a new trace?"""
+
+    @abstractmethod
+    def text(self, array: np.ndarray) -> Any:
+        """An array of strings in a form that Keras knows."""
+
+
+@contextlib.contextmanager
+def nothing() -> Iterator[None]:
+    """There is nothing to put back."""
+    yield

@@ -1,0 +1,179 @@
+"""Keras on JAX: tracing into a jaxpr, and what Keras's trainer there does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+from keras.src import backend as keras_backend
+
+from lossviz.backend.backend import Backend, nothing
+from lossviz.backend.jax_program import CALL, FORWARD, JaxProgram
+from lossviz.backend.traced import Found, Traced, leaves
+
+
+class Jax(Backend):
+    name = "jax"
+
+    @property
+    def version(self) -> str:
+        return jax.__version__
+
+    def is_tensor(self, thing: Any) -> bool:
+        return isinstance(thing, jax.Array)
+
+    def identity(self, tensor: Any) -> Any:
+        return jax.lax.optimization_barrier(jnp.asarray(tensor))
+
+    def logits_of(self, tensor: Any) -> Any:
+        return None  # on JAX Keras takes the probabilities
+
+    def takes_logits(self, kind: str, output: Any) -> bool:
+        return False
+
+    def trace(self, compute: Callable[[Found, Sequence], Any], structure: list, model: Any, name: str) -> Traced:
+        """A variable that is read is an input: those of the model, and whatever others turn out to be read."""
+        arrays = leaves(structure)
+        specs = [jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in arrays]
+        metrics = set() if model is None else {id(variable) for variable in model.metrics_variables}
+        variables = [] if model is None else [one for one in model.variables if id(one) not in metrics]
+        while True:
+            closed, found, unknown = self._jaxpr(compute, structure, specs, variables)
+            if not unknown:
+                break
+            variables += unknown
+        program = JaxProgram(closed, variables)
+        known = {id(tensor): value for tensor, value in zip(found.marks, program.outputs)}
+        trainable = set() if model is None else {id(variable) for variable in model.trainable_variables}
+        return Traced(
+            SimpleNamespace(program=program, values=known),
+            found.marks[0],
+            arrays,
+            found,
+            trainable=[v for v, variable in zip(program.weights, variables) if id(variable) in trainable],
+            captured=program.weights,
+            name=name,
+            python=program.holds_python,
+        )
+
+    def _jaxpr(self, compute: Callable, structure: list, specs: list, variables: list) -> tuple[Any, Found, list]:
+        """The jaxpr of a loss as a function of the values of variables and of the batch; what was noted, which it also
+        returns; and further variables that were read."""
+        found, scopes = Found(), []
+
+        def traced(values: Sequence, placeholders: Sequence) -> tuple:
+            scopes.append(_Scope(list(zip(variables, values))))
+            waiting = iter(placeholders)
+            arguments = keras.tree.map_structure(lambda leaf: None if leaf is None else next(waiting), structure)
+            with scopes[0], _softmax_by_name():
+                loss = jnp.asarray(compute(found, arguments))
+                root = self.identity(loss) if loss.ndim == 0 else jnp.mean(loss)  # the progress bar shows a mean
+            found.marks = [root, *placeholders, *(tensor for tensor in found.tensors() if self.is_tensor(tensor))]
+            return tuple(found.marks)
+
+        values = [jax.ShapeDtypeStruct(variable.shape, jnp.dtype(variable.dtype)) for variable in variables]
+        return jax.make_jaxpr(traced)(values, specs), found, scopes[0].unknown
+
+    def program(self, traced: Traced, expanded: bool) -> tuple[JaxProgram, Callable[[Any], Any]]:
+        known = traced.trace.values
+        return traced.trace.program, lambda tensor: known.get(id(tensor), tensor)
+
+    @contextlib.contextmanager
+    def call(self, calls: list[SimpleNamespace], layer: Any) -> Iterator[None]:
+        calls.append(SimpleNamespace(layer=layer))
+        with jax.named_scope(f"{CALL}{len(calls) - 1}"):
+            yield
+
+    @contextlib.contextmanager
+    def forward(self, found: Found) -> Iterator[None]:
+        with jax.named_scope(FORWARD):
+            yield
+
+    @contextlib.contextmanager
+    def state_put_back(self, traced: Traced | None) -> Iterator[None]:
+        """A jaxpr moves nothing, but Keras's own step assigns what it made of the variables that are not trained."""
+        variables = [] if traced is None else traced.trace.program.variables
+        moved = [variable for variable in variables if not variable.trainable]
+        before = [np.array(variable.value, copy=True) for variable in moved]
+        try:
+            yield
+        finally:
+            for variable, value in zip(moved, before):
+                variable.assign(value)
+
+    def random_put_back(self) -> contextlib.AbstractContextManager:
+        return nothing()
+
+    def apart(self, function: Callable) -> Callable:
+        return function
+
+    def evaluated(self, model: Any, x: Any, y: Any, sample_weight: Any) -> dict:
+        size = len(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))
+        return model.evaluate(x, y, batch_size=size, sample_weight=sample_weight, verbose=0, return_dict=True)
+
+    @contextlib.contextmanager
+    def evaluation(self, model: Any) -> Iterator[Callable[..., dict]]:
+        model.make_test_function(force=True)
+        model.reset_metrics()
+
+        def run(x: Any, y: Any, sample_weight: Any) -> dict:
+            parts = "trainable_variables", "non_trainable_variables", "metrics_variables"
+            state = model._get_jax_state(**dict.fromkeys(parts, True))
+            batch = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+            logs, state = model.test_function(state, iter([batch]))
+            for part, values in zip(parts, state):
+                for variable, value in zip(getattr(model, part), values):
+                    variable.assign(value)
+            return logs
+
+        yield run
+
+    def trace_ahead(self, function: Callable, iterator: Any, batch: Any) -> bool:
+        return False
+
+    def text(self, array: np.ndarray) -> Any:
+        return array
+
+
+class _Scope(keras.StatelessScope):
+    """Notes the variables that are read and have no value here."""
+
+    def __init__(self, mapping: list):
+        super().__init__(mapping, collect_losses=True, initialize_variables=False)
+        self.unknown: list[Any] = []
+
+    def get_current_value(self, variable: Any) -> Any:
+        value = super().get_current_value(variable)
+        if value is None and not any(variable is other for other in self.unknown):
+            self.unknown.append(variable)
+        return value
+
+
+@contextlib.contextmanager
+def _softmax_by_name() -> Iterator[None]:
+    """While open, Keras's softmax is one equation of that name, as its log-softmax is."""
+    original = keras_backend.nn.softmax
+
+    def softmax(x: Any, axis: Any = -1) -> Any:
+        if isinstance(axis, int):
+            return jax.jit(_named(original, axis))(x)
+        return original(x, axis=axis)
+
+    keras_backend.nn.softmax = softmax
+    try:
+        yield
+    finally:
+        keras_backend.nn.softmax = original
+
+
+def _named(original: Callable, axis: int) -> Callable:
+    def softmax(x: Any) -> Any:
+        return original(x, axis=axis)
+
+    return softmax
