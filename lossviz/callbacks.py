@@ -185,7 +185,7 @@ class _Function:
 
     def _extend(self, model: keras.Model, attribute: str, original: Callable) -> None:
         """Have Keras make its function around a step of ours."""
-        replicas = model.distribute_strategy.num_replicas_in_sync
+        replicas = _keras.replicas(model)
         if replicas > 1:
             raise ValueError(
                 f"LossParts: model {model.name!r} is distributed over {replicas} replicas, each with a loss of its "

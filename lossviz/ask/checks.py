@@ -29,8 +29,7 @@ def compiled(model: Any) -> None:
             f"model {model.name!r} is not compiled, so it has no loss yet. Call model.compile(loss=...) first, or use "
             "lossviz.explain_loss(loss, y_true, y_pred) for a loss without a model."
         )
-    strategy = getattr(model, "distribute_strategy", None)  # on TensorFlow
-    replicas = 1 if strategy is None else strategy.num_replicas_in_sync
+    replicas = _keras.replicas(model)
     if replicas > 1:
         raise ValueError(
             f"model {model.name!r} is distributed over {replicas} replicas, each with a loss of its own. Explain the "

@@ -14,7 +14,7 @@ Not watched is what Python code may read without naming it:
 
 - files, the clock, another process, a value inside a C library
 - attributes that are looked up under a computed name, and what `__getattr__` or a descriptor makes up
-- Python's, NumPy's, Keras's, TensorFlow's and JAX's own functions, should someone replace one of them while the program runs
+- functions of Python, NumPy, Keras, TensorFlow and JAX, should someone replace one of them while the program runs
 - objects of the standard library other than containers, namespaces and the environment, such as a `ConfigParser`
 
 For those there is `explain(..., fresh=True)`. The functions that Keras itself keeps notice none of all this.

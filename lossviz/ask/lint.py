@@ -53,6 +53,7 @@ def lint(
 
     from lossviz import rules
     from lossviz.ask import batch, checks
+    from lossviz.backend import keras_private as _keras
 
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
         raise ValueError(f"batch_size must be a whole number from 1 on, or None, got {batch_size!r}.")
@@ -75,7 +76,7 @@ def lint(
         if not isinstance(model, keras.Model) or not model.compiled:
             raise
         found = batch.findings_of_refused(model, x, y, sample_weight, class_weight, training, error)
-        if not found and model.distribute_strategy.num_replicas_in_sync < 2:
+        if not found and _keras.replicas(model) < 2:
             raise
     found = rules.union(found)
     if try_fixes:

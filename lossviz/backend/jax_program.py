@@ -299,8 +299,8 @@ class JaxProgram(Program):
         return any(not _PYTHON.isdisjoint(_primitives(node.eqn)) for node in self.nodes)
 
     def rounding(self, root: Value, leaves: Sequence[np.ndarray]) -> tuple[float, str]:
-        """See `Program.rounding`. Where it is compiled as a whole, XLA leaves out roundings to half precision between two
-        operations, in the forward pass too."""
+        """See `Program.rounding`. XLA leaves out roundings to half precision between two operations that it compiles
+        into one, in the forward pass too."""
         order = _needed([root], set(self.feeds + self.weights))
         tensors = [
             output

@@ -324,6 +324,12 @@ def evaluates_plainly(model: keras.Model) -> bool:
     return all(getattr(type(model), n) is getattr(keras.Model, n) and n not in vars(model) for n in names)
 
 
+def replicas(model: keras.Model) -> int:
+    """Over how many replicas a strategy of TensorFlow distributes the model, each with a loss of its own."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return 1 if strategy is None else strategy.num_replicas_in_sync
+
+
 def is_built(model: keras.Model) -> bool:
     """Have the model, its layers and its compiled loss made their variables?
 
@@ -352,7 +358,7 @@ def preserved(model: keras.Model, traced: Traced | None = None) -> Iterator[None
         variables.append(seed_generator.state)
     variables = list({id(variable): variable for variable in variables}.values())
     # copies: on JAX a step overwrites the memory of its variables
-    values = [np.array(keras.ops.convert_to_numpy(variable.value), copy=True) for variable in variables]
+    values = [np.asarray(variable.value).copy() for variable in variables]
     layers = layers_of(model)
     losses = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
     functions = {name: getattr(model, name, None) for name in ("train_function", "test_function", "predict_function")}
