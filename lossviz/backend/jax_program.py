@@ -317,15 +317,15 @@ class JaxProgram(Program):
                 env.update(
                     (out, array + moves[out] if out in moves else array) for out, array in zip(node.outputs, found)
                 )
-            return env[root], {out: env[out] for out in tensors}
+            return env[root], [env[out] for out in tensors]
 
         arrays = self._run(inputs, self.feeds)(leaves)
         zeros = [jnp.zeros(v.shape, v.dtype) for v in tensors]
         slopes, numbers = jax.jit(jax.grad(shifted, has_aux=True))(zeros, arrays)
         bounds: dict[str, float] = dict.fromkeys([root.dtype], 0.0)
-        for value, slope in zip(tensors, slopes):
-            wide = np.asarray(numbers[value], np.float64) * np.asarray(slope, np.float64)
-            size = 2 * float(jnp.finfo(value.dtype).eps) * float(np.sum(np.abs(wide)))
+        for value, number, slope in zip(tensors, numbers, slopes):
+            wide = np.asarray(number, np.float64) * np.asarray(slope, np.float64)
+            size = float(jnp.finfo(value.dtype).eps) * float(np.sum(np.abs(wide)))
             bounds[value.dtype] = bounds.get(value.dtype, 0.0) + (size if math.isfinite(size) else 0.0)
         return sum(bounds.values()), max(bounds, key=bounds.get)
 

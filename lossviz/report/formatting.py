@@ -100,12 +100,13 @@ def percent(share: float, total: float) -> str:
 def residual_text(report: Balance, column: Column) -> str:
     """The residual as printed: its column's decimals while it is rounding, two digits of it where it is not.
 
-    Rounding noise differs between processors; printed to the column's precision it is the same everywhere.
+    Rounding noise differs between processors; printed to the column's precision it is the same everywhere. What half
+    precision makes of a loss is more than that, and is printed.
     """
     residual = report.residual
     if not math.isfinite(residual):
         return not_finite(residual)
-    if abs(residual) <= allowed(report):
+    if abs(residual) <= min(allowed(report), 1e-4 * report.magnitude):
         return column(0.0)
     return column(residual) if column.decimals is not None and float(column(residual)) else f"{residual:.1e}"
 
