@@ -16,6 +16,7 @@ import lossviz
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "_ext"))
 import api_page  # noqa: E402
+import breaks  # noqa: E402
 import chapter_times  # noqa: E402
 import folded  # noqa: E402
 import mathml  # noqa: E402
@@ -146,6 +147,16 @@ def test_a_fold_says_what_is_in_it(mode, source, picture, fold):
         cell["hide_mode"] = mode
     folded.name_folds(None, nodes.section("", cell))
     assert cell.get("prompt_show") == cell.get("prompt_hide") == fold
+
+
+def test_long_names_break_at_their_seams_in_tables_and_headings():
+    cell = (
+        '<td class="a"><code title="find_nonfinite(x)"><span>lossviz.find_nonfinite(model)</span></code> and.so on</td>'
+    )
+    broken = cell.replace(">lossviz.find_nonfinite(model)", ">lossviz.<wbr>find_<wbr>nonfinite(<wbr>model)")
+    assert breaks.breakable(cell) == broken
+    assert breaks.breakable("<h1>SparseCategoricalCrossentropy</h1>").count("<wbr>") == 2
+    assert breaks.breakable("<p>lossviz.find_nonfinite(model)</p>").count("<wbr>") == 0
 
 
 VERSION = 'print("Keras", keras.__version__, "on", keras.backend.backend())'

@@ -1,7 +1,7 @@
 // --- the page: book/playground.md has a place for each part
 
 function mountPage() {
-	let state, chosen = 0, pictures = [], timer, lesson = null, asking = false, done = new Set();
+	let state, chosen = 0, pictures = [], timer, lesson = null, asking = false, done = new Set(), cover;
 	const place = (name) => {
 		const node = document.querySelector(`[data-lossviz="${name}"]`) || make("div");
 		node.className = "lvp";
@@ -194,7 +194,10 @@ function mountPage() {
 		}
 		pictures = [];
 		const covered = () => quiet("Covered until you have answered the question above.");
-		code.parentNode.parentNode.hidden = asking;
+		const python = code.parentNode.parentNode;
+		python.hidden = asking;
+		if (!cover) python.before(cover = covered());
+		cover.hidden = !asking;
 		list.hidden = asking;
 		if (asking) for (const one of [paying, four, batch]) one.replaceChildren(covered());
 		else {
