@@ -102,6 +102,7 @@ _POINTWISE: dict[str, Callable] = {
     "erfc": np.vectorize(math.erfc, otypes=[float]),
     "exp": np.exp,
     "square": np.square,
+    "silu": lambda v: v * 0.5 * (1 + np.tanh(0.5 * v)),
     "power": np.power,
     "mul": np.multiply,
     "add": np.add,
@@ -174,8 +175,11 @@ class Bounds:
             return self._looped(op)[value.index]
         if word in _GROWING:
             return _grown(word, *_GROWING[word], inputs[0])
-        handler = getattr(self, f"on_{word}", None)
-        return handler(op, *inputs) if handler is not None else ANYTHING
+        if (handler := getattr(self, f"on_{word}", None)) is not None:
+            return handler(op, *inputs)
+        if word in _POINTWISE and len(inputs) == 1:
+            return _of_function(_pointwise(op), inputs[0]) or ANYTHING
+        return ANYTHING
 
     def _trained(self, value: Value) -> bool:
         """Is it a weight that training moves, with nothing but a change of shape or dtype?"""
@@ -304,8 +308,11 @@ class Bounds:
     def on_clip(self, op: Op, one: Range, low: Range, high: Range) -> Range:
         return self.on_minimum(op, self.on_maximum(op, one, low), high)
 
-    def on_leaky_relu(self, op: Op, one: Range) -> Range:
-        return _grown("leaky_relu", lambda v: np.where(v > 0, v, op.info["slope"] * v), -_INF, one)
+    def on_leaky_relu(self, op: Op, one: Range, *rest: Range) -> Range:
+        slope = op.info["slope"] if "slope" in op.info else op.inputs[1].known
+        if slope is None or slope < 0:
+            return ANYTHING
+        return _grown("leaky_relu", lambda v: np.where(v > 0, v, slope * v), -_INF, one)
 
     def on_select(self, op: Op, condition: Range, one: Range, other: Range) -> Range:
         return _union(one, other)
@@ -468,11 +475,17 @@ def _function(value: Value, base: Value, depth: int = 9) -> Callable | None:
     parts = [_function(each, base, depth - 1) for each in _pointwise_inputs(value)]
     if any(part is None for part in parts):
         return None
-    function = _POINTWISE[_word(value.op)]
-    if value.op.kind == "add":
-        signs = value.op.info["signs"]
-        return lambda v: sum(sign * part(v) for sign, part in zip(signs, parts))
+    function = _pointwise(value.op)
     return lambda v: function(*(part(v) for part in parts))
+
+
+def _pointwise(op: Op) -> Callable:
+    """What the operation makes of numbers."""
+    if op.kind == "add":
+        return lambda *parts: sum(sign * part for sign, part in zip(op.info["signs"], parts))
+    if "exponent" in op.info:
+        return lambda v: v ** op.info["exponent"]
+    return _POINTWISE[_word(op)]
 
 
 def _of_function(function: Callable, base: Range) -> Range | None:
@@ -498,24 +511,35 @@ def _of_function(function: Callable, base: Range) -> Range | None:
 
 def _of_norm(root: str, top: Value, bottom: Value) -> bool:
     """Is the quotient (`root` is sqrt), or product (rsqrt), a vector that is divided by its own length?"""
-    found = False
-    while (word := _word(bottom.op)) in ("identity", "reshape", "maximum", "add", "minimum", root):
+    found, shapes = False, []
+    while (word := _word(bottom.op)) in ("identity", "reshape", "broadcast", "maximum", "add", "minimum", root):
         if word in ("maximum", "add", "minimum"):
             shrinks = word == "minimum" and root == "rsqrt" and not found
             grows = word != "minimum" and (found or root == "sqrt")
             if not _adds_little(bottom.op) or not (shrinks or grows):
                 return False
         found |= word == root
+        shapes += _laid_out(bottom)
         bottom = bottom.op.inputs[0]
-    if not found or not _sums(bottom.op):
+    if not found or not _sums(bottom.op, shapes):
         return False
     square = bottom.op.inputs[0].op
     return _word(square) in ("square", "mul") and all(value is top for value in square.inputs)
 
 
-def _sums(op: Op) -> bool:
-    """Is it a sum that keeps its axes?"""
-    return op.kind == "reduce" and op.info["how"] == "sum" and op.info["keepdims"]
+def _laid_out(value: Value) -> list[tuple]:
+    """The shape that is given here to a sum: by a reshape, or before numbers are repeated along its axes."""
+    kind = value.op.kind
+    return [(value if kind == "reshape" else value.op.inputs[0]).shape] if kind in ("reshape", "broadcast") else []
+
+
+def _sums(op: Op, shapes: Iterable[tuple]) -> bool:
+    """Is it a sum that keeps its axes, by itself or by being reshaped, and has no other of these `shapes` later?"""
+    if op.kind != "reduce" or op.info["how"] != "sum" or op.info["axes"] is None or op.inputs[0].shape is None:
+        return False
+    before, shapes = op.inputs[0].shape, set(shapes)
+    kept = tuple(1 if k in {axis % len(before) for axis in op.info["axes"]} else n for k, n in enumerate(before))
+    return shapes <= {kept} and bool(op.info["keepdims"] or shapes)
 
 
 def _adds_little(op: Op) -> bool:
@@ -553,14 +577,15 @@ def _part_of_sum(top: Value, bottom: Value) -> str:
 
     "last": its parts along the last axis sum to 1; "some": they sum to at most 1, along another axis or not exactly.
     """
-    exact = True
-    while (word := _word(bottom.op)) in ("identity", "reshape", "maximum", "add"):
+    exact, shapes = True, []
+    while (word := _word(bottom.op)) in ("identity", "reshape", "broadcast", "maximum", "add"):
         if word in ("maximum", "add"):
             if not _adds_little(bottom.op):
                 return ""
             exact = False
+        shapes += _laid_out(bottom)
         bottom = bottom.op.inputs[0]
-    if not _sums(bottom.op) or bottom.op.inputs[0] is not top or bottom.op.info["axes"] is None or not top.rank:
+    if not _sums(bottom.op, shapes) or bottom.op.inputs[0] is not top or not top.rank:
         return ""
     last = {axis % top.rank for axis in bottom.op.info["axes"]} == {top.rank - 1}
     return "last" if last and exact else "some"

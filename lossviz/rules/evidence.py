@@ -91,6 +91,11 @@ class Case:
     def output(self, name: str) -> Output | None:
         return next((out for out in self.outputs if out.name == name), None)
 
+    @property
+    def replicas(self) -> int:
+        """On how many devices each batch is computed, a part of it on each."""
+        return 1 if self.model is None else _keras.replicas(self.model)
+
     # -- values -------------------------------------------------------------------------------------------
 
     def value(self, tensor: Tensor) -> np.ndarray:

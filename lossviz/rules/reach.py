@@ -97,7 +97,7 @@ def words_of(allowed: Range) -> str:
 def _recurrent(tensor: Tensor) -> bool:
     """Is the last layer a recurrent one, which fills a list step by step?"""
     op = ops.behind(tensor, "slice", "transpose", "concat", "move").op
-    return "list" in op.info or (op.kind == "opaque" and op.info["how"] == "loop")
+    return "list" in op.info or (op.kind == "opaque" and op.info.get("how") == "loop")
 
 
 def _way_out(allowed: Range, targets: np.ndarray, recurrent: bool) -> str:

@@ -33,7 +33,7 @@ def scalar_loss(case: Case) -> Faults:
         weight, mask = case.weight_and_mask(out)
         weighted = weight is not None and np.ptp(weight) > 0
         masked = mask is not None and not mask.all()
-        alone = case.model is None or _keras.replicas(case.model) < 2  # or see strategy-scalar
+        alone = case.replicas < 2  # or see strategy-scalar
         if not (weighted or masked or (out.is_custom and alone and not evidence.is_ratio(out))):
             continue
         count, scalar = case.batch_size, float(case.value(out.values))
@@ -182,9 +182,9 @@ def strategy_scalar(case: Case) -> Faults:
 
     Way out: return one value per sample, so that Keras divides by the replicas.
     """
-    if case.model is None or _keras.replicas(case.model) < 2:
+    replicas = case.replicas
+    if replicas < 2:
         return
-    replicas = _keras.replicas(case.model)
     for out in case.outputs:
         if out.values is None or case.shape(out.values) != ():
             continue
