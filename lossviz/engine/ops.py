@@ -56,7 +56,7 @@ KINDS: dict[str, Kind] = {
     "one_hot": Kind(axes.one_hot),
     "squash": Kind(axes.broadcast),  # info: how (softmax, log_softmax over the last axis; sigmoid)
     # shapes
-    "reshape": Kind(axes.regroup, FIRST, moves=True, said=""),
+    "reshape": Kind(axes.regroup, FIRST, moves=True, said=""),  # info: promotes (puts axes of 1 before all others)
     "transpose": Kind(axes.permute, FIRST, moves=True, shifts=True),  # info: perm
     "broadcast": Kind(axes.broadcast, FIRST, moves=True),
     "concat": Kind(axes.join, ALL, moves=True, said=""),  # info: axis, stacks

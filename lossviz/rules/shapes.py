@@ -7,8 +7,7 @@ import math
 import keras
 import numpy as np
 
-from lossviz.backend import keras_private as _keras
-from lossviz.backend.program import Op
+from lossviz.backend.program import Op, Value
 from lossviz.rules import evidence
 from lossviz.rules.evidence import Case, Output
 from lossviz.rules.rule import Faults, rule
@@ -75,7 +74,7 @@ def broadcast(case: Case) -> Faults:
     predicted = case.reaching([*case.loss.predictions, *case.loss.trainable], order)
     given = case.reaching([value for word in ("y_true", "x") for value in inputs.get(word, [])], order)
     for op in crossed:
-        one, other = op.inputs
+        one, other = map(_given, op.inputs)
         if (one in predicted) == (other in predicted) or not {one, other} & (given - predicted):
             continue
         target, prediction = (other, one) if one in predicted else (one, other)
@@ -99,14 +98,19 @@ def broadcast(case: Case) -> Faults:
 
 def _crosses(op: Op) -> bool:
     """Does it bring together two tensors of as many elements and of different rank, and make more of them?"""
-    values = (*op.inputs, *op.outputs)
+    values = (*map(_given, op.inputs), *op.outputs)
     if (op.info.get("how") if op.kind == "elementwise" else op.kind) not in _PAIRS or len(values) != 3:
         return False
     if not all(value.is_static for value in values):
         return False
     one, other, both = (math.prod(value.shape) for value in values)
-    ranks = sorted(len(value.shape) for value in op.inputs)
+    ranks = sorted(len(value.shape) for value in values[:2])
     return one == other > 1 and both > one and 0 < ranks[0] == ranks[1] - 1
+
+
+def _given(value: Value) -> Value:
+    """What was given to a function of pairs, where a backend first brings both to one rank."""
+    return value.op.inputs[0] if value.op.info.get("promotes") else value
 
 
 def _squeezed(case: Case, out: Output | None) -> tuple[float, float] | None:
