@@ -19,7 +19,7 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
 
-from lossviz.backend.program import Op, Program, Value, inputs_first
+from lossviz.backend.program import Op, Program, Rounds, Value, inputs_first
 
 #: What stands around the forward pass and around each call of a layer in the names of operations.
 FORWARD, CALL = "lossviz.forward", "lossviz.call."
@@ -33,7 +33,7 @@ _NAMED = {
     "softmax": ("squash", {"how": "softmax"}),
     "_roll_static": ("move", {"how": "roll", "axes": None}),
     "_roll_dynamic": ("move", {"how": "roll", "axes": None}),
-    "_one_hot": ("one_hot", {}),
+    "_one_hot": ("one_hot", {}), "soft_sign": ("elementwise", {"how": "softsign"}),
     **{how: ("elementwise", {"how": how}) for how in ("softplus", "logaddexp", "silu", "relu", "relu6")},
     **{how: ("elementwise", {"how": how}) for how in ("elu", "selu", "leaky_relu")},
 }  # fmt: skip
@@ -290,6 +290,23 @@ class JaxProgram(Program):
             compute = turned
         return kept, directions, self._node(inputs, compute, [self._spec(cut)]).outputs[0]
 
+    def rounds(self, op: Op) -> Rounds | None:
+        if op.word != "scan":
+            return None
+        params = op.source.eqn.params
+        inside, first, count = JaxProgram(params["jaxpr"], ()), params["num_consts"], params["num_carry"]
+        carried = (*range(first, first + count), *[None] * (len(op.outputs) - count))
+        return Rounds(tuple(inside.feeds), tuple(inside.outputs), carried)
+
+    def slopes(self, function: Callable) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+        compute = jax.jit(jax.value_and_grad(function, argnums=1))
+
+        def run(*arrays: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+            value, slope = compute(*arrays)
+            return np.asarray(value), np.asarray(slope)
+
+        return run
+
     def measured(self, values: Iterable[Value]) -> dict[Value, Value]:
         return {value: self.constant_value(np.asarray(value.shape)) for value in values}
 
@@ -386,13 +403,17 @@ def _primitives(eqn: Any) -> set[str]:
 
 # -- what operations are --------------------------------------------------------------------------------------
 
+_OPAQUE = {
+    **dict.fromkeys(("while", "scan", "custom_linear_solve", "custom_root"), "loop"), "cond": "branch",
+    **dict.fromkeys(("shard_map", "pallas_call", "ffi_call"), "call"),
+    **dict.fromkeys(_PYTHON, "python"),
+}  # fmt: skip
 _KINDS = {
     **dict.fromkeys(("copy", "copy_p", "reduce_precision", "name", "sharding_constraint", "device_put"), "identity"),
     "convert_element_type": "cast", "stop_gradient": "stop", "neg": "neg", "mul": "mul", "div": "div",
     **dict.fromkeys(("reshape", "squeeze", "expand_dims"), "reshape"),
     "pad": "pad", "conv_general_dilated": "window",
-    **dict.fromkeys(("while", "scan", "cond", "pure_callback", "io_callback", "shard_map"), "opaque"),
-    **dict.fromkeys(("custom_linear_solve", "custom_root", "pallas_call", "ffi_call"), "opaque"),
+    **dict.fromkeys(_OPAQUE, "opaque"),
     **dict.fromkeys(("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"), "custom"),
     **dict.fromkeys(("iota", "random_bits", "random_wrap", "random_unwrap", "random_seed", "random_fold_in"), "fresh"),
     **dict.fromkeys(("threefry2x32", "rng_uniform", "rng_bit_generator", "random_split"), "fresh"),
@@ -400,10 +421,11 @@ _KINDS = {
 
 #: Elementwise primitives, by their name in `keras.ops`.
 _FUNCTIONS = {
-    **{name: name for name in ("exp", "exp2", "log", "log1p", "expm1", "sin", "cos", "tan", "asin", "acos", "atan")},
-    **{name: name for name in ("sinh", "cosh", "asinh", "acosh", "atanh", "tanh", "sqrt", "rsqrt", "cbrt", "square")},
-    **{name: name for name in ("abs", "sign", "floor", "ceil", "round", "erf", "erfc", "lgamma", "digamma", "atan2")},
-    "max": "maximum", "min": "minimum", "pow": "power", "clamp": "clip", "rem": "mod", "is_finite": "isfinite",
+    **{name: name for name in ("exp", "exp2", "log", "log1p", "expm1", "sin", "cos", "tan")},
+    **{name: name for name in ("sinh", "cosh", "tanh", "sqrt", "rsqrt", "cbrt", "square")},
+    **{name: name for name in ("abs", "sign", "floor", "ceil", "round", "erf", "erfc", "lgamma", "digamma")},
+    **{f"a{name}": f"arc{name}" for name in ("sin", "cos", "tan", "tan2", "sinh", "cosh", "tanh")},
+    "max": "maximum", "min": "minimum", "pow": "power", "clamp": "clip", "rem": "fmod", "is_finite": "isfinite",
     "eq": "equal", "ne": "not_equal", "gt": "greater", "ge": "greater_equal", "lt": "less", "le": "less_equal",
     "and": "logical_and", "or": "logical_or", "not": "logical_not", "xor": "logical_xor", "erf_inv": "erfinv",
 }  # fmt: skip
@@ -447,7 +469,7 @@ def _meaning(node: Node) -> tuple[str, dict[str, Any], Sequence[Value]]:
         )
     if name in _MIXED:
         return "mix", {"axes": _MIXED[name], "by_order": name == "top_k"}, inputs
-    return _KINDS.get(name, "other"), {}, inputs
+    return _KINDS.get(name, "other"), {"how": _OPAQUE[name]} if name in _OPAQUE else {}, inputs
 
 
 def _axis_of_softmax(eqn: Any, rank: int) -> int:
@@ -492,10 +514,10 @@ def _select(node: Node):
     if divisor is not None and yes.known is not None and not yes.known.any() and _is(made, "div"):
         safe = _through(made.inputs[1])
         if safe is divisor:
-            return "div", {}, (made.inputs[0], divisor)
+            return "div", {"how": "no_nan"}, (made.inputs[0], divisor)
         if _is(safe.source, "select_n") and _through(safe.source.inputs[1]) is divisor:
             if _tested(safe.source.inputs[0]) is divisor:
-                return "div", {}, (made.inputs[0], divisor)
+                return "div", {"how": "no_nan"}, (made.inputs[0], divisor)
     return "select", {}, (condition, yes, no)
 
 
@@ -536,7 +558,8 @@ def _inserts(node: Node) -> bool:
 
 def _broadcast(node: Node):
     if _inserts(node):
-        return "reshape", {}, node.inputs
+        before, after = node.inputs[0].shape, node.outputs[0].shape
+        return "reshape", {"promotes": (1,) * (len(after) - len(before)) + before == after}, node.inputs
     return "broadcast", {"where": tuple(node.eqn.params["broadcast_dimensions"])}, node.inputs
 
 
