@@ -14,6 +14,7 @@ import numpy as np
 from keras.src import backend as keras_backend
 
 from lossviz.backend.backend import Backend, nothing
+from lossviz.backend.jax_backward import SearchedProgram
 from lossviz.backend.jax_program import CALL, FORWARD, JaxProgram
 from lossviz.backend.traced import Found, Traced, leaves
 
@@ -48,7 +49,7 @@ class Jax(Backend):
             if not unknown:
                 break
             variables += unknown
-        program = JaxProgram(closed, variables)
+        program = SearchedProgram(closed, variables)
         known = {id(tensor): value for tensor, value in zip(found.marks, program.outputs)}
         trainable = set() if model is None else {id(variable) for variable in model.trainable_variables}
         return Traced(

@@ -45,17 +45,21 @@ _LARGEST = 1 << 22
 class Node:
     """One step of the flat program: arrays from arrays. `compute` may be traced by JAX."""
 
-    __slots__ = ("compute", "eqn", "forward", "inputs", "outputs", "readers", "region")
+    __slots__ = ("caller", "compute", "eqn", "forward", "inputs", "outputs", "readers", "region")
 
     def __init__(self, inputs: Sequence[Value], compute: Callable[..., Sequence], eqn: Any = None):
         self.inputs, self.compute, self.eqn = tuple(inputs), compute, eqn
         self.outputs: tuple[Value, ...] = ()
+        self.caller = eqn  # the equation that was inlined, of which this is a part
         self.forward, self.region = False, None
         self.readers = 0  # how many operations read its first output
 
     @property
     def word(self) -> str:
-        return "gradient" if self.eqn is None else self.eqn.primitive.name
+        if self.eqn is None:
+            return "gradient"
+        called = _name(self.eqn)
+        return called if called in _NAMED else self.eqn.primitive.name
 
 
 class JaxProgram(Program):
@@ -94,7 +98,9 @@ class JaxProgram(Program):
         value._known = np.asarray(array)
         return value
 
-    def _flattened(self, jaxpr: Any, consts: Sequence, inputs: Sequence[Value], place: tuple) -> list[Value]:
+    def _flattened(
+        self, jaxpr: Any, consts: Sequence, inputs: Sequence[Value], place: tuple, caller: Any = None
+    ) -> list[Value]:
         known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*map(self.constant_value, consts), *inputs]))
 
         def read(atom: Any) -> Value:
@@ -105,10 +111,11 @@ class JaxProgram(Program):
             given = [read(atom) for atom in eqn.invars]
             inner = _inner(eqn)
             if inner is not None:
-                outputs = self._flattened(inner.jaxpr, inner.consts, given, here)
+                outputs = self._flattened(inner.jaxpr, inner.consts, given, here, caller or eqn)
             else:
                 node = self._node(given, _computed(eqn), [var.aval for var in eqn.outvars], eqn)
                 node.forward, node.region = here
+                node.caller = caller or eqn
                 outputs = node.outputs
             known.update(zip(eqn.outvars, outputs))
         return [read(atom) for atom in jaxpr.outvars]
@@ -137,7 +144,7 @@ class JaxProgram(Program):
         if node is None:
             kind = "fresh" if value._known is not NotImplemented else "feed" if value in self.feeds else "read"
             op = Op(kind, kind, kind, None, False, None)
-            op.outputs = (value,)
+            op.outputs, op.info = (value,), {"how": "constant"} if kind == "fresh" else {}
             return op
         kind, info, inputs = "other", {}, node.inputs
         if node.eqn is not None:
@@ -163,7 +170,7 @@ class JaxProgram(Program):
     def _function(self, fetches: Sequence[Value], given: Iterable[Value]) -> tuple[list[Value], Callable]:
         """Which of `given` the fetches need, and the function of those that computes them."""
         feeds = list(dict.fromkeys(given))
-        order = _needed(fetches, set(feeds))
+        order = needed(fetches, set(feeds))
         used = {value for node in order for value in node.inputs}.union(fetches)
         feeds = [value for value in feeds if value in used]
 
@@ -219,7 +226,7 @@ class JaxProgram(Program):
         Neither what is behind the points nor what is behind `stops` is looked at."""
         ends = {*points, *stops}
         moving = {value for value in points if value not in stops}
-        order = _needed([root], ends)
+        order = needed([root], ends)
         for node in order:
             if not node_stops(node) and any(value in moving for value in node.inputs):
                 moving.update(output for output in node.outputs if output.differentiable and output not in ends)
@@ -318,7 +325,7 @@ class JaxProgram(Program):
     def rounding(self, root: Value, leaves: Sequence[np.ndarray]) -> tuple[float, str]:
         """See `Program.rounding`. XLA leaves out roundings to half precision between two operations that it compiles
         into one, in the forward pass too."""
-        order = _needed([root], set(self.feeds + self.weights))
+        order = needed([root], set(self.feeds + self.weights))
         tensors = [
             output
             for node in order
@@ -352,7 +359,7 @@ def node_stops(node: Node) -> bool:
     return node.eqn is not None and node.eqn.primitive.name == "stop_gradient"
 
 
-def _needed(fetches: Iterable[Value], given: set[Value]) -> list[Node]:
+def needed(fetches: Iterable[Value], given: set[Value]) -> list[Node]:
     """The nodes that compute `fetches` from the `given` values, inputs before consumers."""
 
     def above(node: Node) -> list[Node]:

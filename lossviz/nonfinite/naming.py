@@ -35,6 +35,11 @@ class Names:
     def layer(self, op: Op) -> str:
         return "" if op.region is None else self.loss.layers[op.region]
 
+    def reader(self, values: list[Value]) -> str:
+        """The first layer that reads these values of a weight."""
+        reading = [op for op in ancestors([self.loss.root]) if not set(values).isdisjoint((*op.inputs, *op.outputs))]
+        return next(filter(None, map(self.layer, reading)), "")
+
     @staticmethod
     def step(op: Op) -> str:
         if op.forward:

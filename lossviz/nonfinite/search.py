@@ -75,7 +75,7 @@ def _suspects(model, batches, batch, word: str, training: bool | None) -> list[t
 def _gradients(loss: Loss, scale: float) -> list[Value]:
     try:
         gradients = loss.program.backward(loss.root, loss.trainable, scale).gradients
-    except LookupError:  # an operation without a gradient
+    except loss.program.underivable:  # an operation without a gradient
         return []
     return [value for value in gradients if value is not None]
 
@@ -122,7 +122,7 @@ class _Search:
         loss, program = self.batch.loss, self.batch.program
         try:
             backward = program.backward(loss.root, loss.trainable, self.scale)
-        except LookupError as error:  # an operation without a gradient: then fit cannot train the model either
+        except program.underivable as error:  # an operation without a gradient: then fit cannot train the model either
             self.skipped = f"the gradient was not looked at ({str(error).splitlines()[0]})"
             return None
         paths = self.words.names.paths

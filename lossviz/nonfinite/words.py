@@ -88,7 +88,7 @@ class Words:
         known["also"] = tuple(words for words in known["also"] if not words.startswith("weight "))
         return NonFinite(
             step="weight",
-            layer=next(filter(None, (self.names.layer(value.op) for value in entry.values)), ""),
+            layer=self.names.reader(entry.values),
             what=f"weight {path}",
             cause=f"the weight is not finite already before this batch ({len(spoiled)} of {len(arrays)} weights "
             "of the model are not): an earlier step put it there, by a gradient that was not finite or by too large a "
@@ -169,6 +169,8 @@ class Words:
                 with contextlib.suppress(ValueError, IndexError):
                     operand = float(np.broadcast_to(array, shape)[index])
             operands.append(operand)
+        if "exponent" in op.info:
+            operands.append(op.info["exponent"])
         result = op.outputs[0] if op.outputs else None
         limit = float(ml_dtypes.finfo(result.dtype).max) if result is not None and result.is_floating else math.inf
         source = causes.done_by(_source(op.inputs[1])) if op.kind == "div" else ""
