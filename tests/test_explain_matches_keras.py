@@ -863,7 +863,9 @@ def test_dtype_policies_add_up(policy, name):
     # The loss itself is computed in float32. XLA compiles the half-precision operations before it into one and leaves
     # out their roundings: other operations around them, other digits.
     half = keras.backend.backend() == "jax" and "float16" in name
-    assert report.tolerance == 1e-6 or (half and report.tolerance < 0.05 and "holds this loss" in " ".join(report.notes))
+    assert report.tolerance == 1e-6 or (
+        half and report.tolerance < 0.05 and "holds this loss" in " ".join(report.notes)
+    )
     told = keras_says(model, inputs(6, 3), onehot(6, classes=3))
     assert report.total == pytest.approx(told, rel=max(1e-6, report.tolerance))
 
