@@ -128,7 +128,7 @@ def of_gradient(made: Made, incoming: float | None) -> tuple[str, str]:
     """Cause and way out where the value is finite, and the derivative is not. `made.value` is the gradient."""
     how, x = done_by(made.op), made.operands[0] if made.operands else None
     cause = None
-    if how == "custom":
+    if made.op.kind == "custom" and how in ("custom", "identity"):
         return (
             "a gradient that was written by hand (tf.custom_gradient) returns it",
             "Check that function at the input shown: its derivative, not its value, is at fault.",
