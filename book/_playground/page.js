@@ -196,7 +196,7 @@ function mountPage() {
 		const covered = () => quiet("Covered until you have answered the question above.");
 		const python = code.parentNode.parentNode;
 		python.hidden = asking;
-		if (!cover) python.before(cover = covered());
+		if (!cover) python.before(cover = make("div", { class: "lvp" }, covered()));
 		cover.hidden = !asking;
 		list.hidden = asking;
 		if (asking) for (const one of [paying, four, batch]) one.replaceChildren(covered());
