@@ -358,7 +358,7 @@ def preserved(model: keras.Model, traced: Traced | None = None) -> Iterator[None
         variables.append(seed_generator.state)
     variables = list({id(variable): variable for variable in variables}.values())
     # copies: on JAX a step overwrites the memory of its variables
-    values = [np.asarray(variable.value).copy() for variable in variables]
+    values = [variable.numpy().copy() for variable in variables]
     layers = layers_of(model)
     losses = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
     functions = {name: getattr(model, name, None) for name in ("train_function", "test_function", "predict_function")}
