@@ -21,6 +21,11 @@ import numpy as np
 
 from lossviz.backend.program import Op, Program, Rounds, Value, inputs_first
 
+try:
+    from jax.extend.core import DebugInfo, jaxprs_in_params
+except ImportError:  # older JAX, such as the 0.7 that Colab has
+    from jax._src.core import DebugInfo, jaxprs_in_params
+
 #: What stands around the forward pass and around each call of a layer in the names of operations.
 FORWARD, CALL = "lossviz.forward", "lossviz.call."
 _CALL = re.compile(re.escape(CALL) + r"(\d+)")
@@ -37,7 +42,7 @@ _NAMED = {
     **{how: ("elementwise", {"how": how}) for how in ("softplus", "logaddexp", "silu", "relu", "relu6")},
     **{how: ("elementwise", {"how": how}) for how in ("elu", "selu", "leaky_relu")},
 }  # fmt: skip
-_MADE_HERE = jex.DebugInfo("lossviz", "one equation", None, None)
+_MADE_HERE = DebugInfo("lossviz", "one equation", None, None)
 #: A constant with more elements than this is not looked at.
 _LARGEST = 1 << 22
 
@@ -402,7 +407,7 @@ def _computed(eqn: Any) -> Callable[..., Sequence]:
 def _primitives(eqn: Any) -> set[str]:
     """The names of the primitives of an equation, and of all that it holds."""
     found = {eqn.primitive.name}
-    for inner in jex.jaxprs_in_params(eqn.params):
+    for inner in jaxprs_in_params(eqn.params):
         for one in getattr(inner, "jaxpr", inner).eqns:
             found |= _primitives(one)
     return found
