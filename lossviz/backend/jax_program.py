@@ -162,7 +162,7 @@ class JaxProgram(Program):
         node = value.source
         if node is None or node.eqn is None or value.shape is None or math.prod(value.shape) > _LARGEST:
             return None
-        if node.eqn.effects or node.eqn.primitive.name in _PYTHON:
+        if node.eqn.effects or node.eqn.primitive.name in _PYTHON or value.dtype.startswith("key"):
             return None
         inputs = [known.known for known in node.inputs]
         if any(known is None for known in inputs):
