@@ -8,12 +8,17 @@ import textwrap
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
 
 #: Keras 3.13 leaves what an activity regulariser returns undivided; 3.14 divides it by the batch (measured in both).
 DIVIDES_ACTIVITY = KERAS >= (3, 14)
+
+#: Tests of what TensorFlow alone has or does are left out on other backends.
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+only_tensorflow = pytest.mark.skipif(not ON_TENSORFLOW, reason="TensorFlow's own")
 
 
 def on_jax_alone(code: str) -> str:

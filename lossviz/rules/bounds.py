@@ -177,7 +177,7 @@ class Bounds:
             return _grown(word, *_GROWING[word], inputs[0])
         if (handler := getattr(self, f"on_{word}", None)) is not None:
             return handler(op, *inputs)
-        if word in _POINTWISE and len(inputs) == 1:
+        if _is_pointwise(op) and len(inputs) == 1:
             return _of_function(_pointwise(op), inputs[0]) or ANYTHING
         return ANYTHING
 
@@ -454,7 +454,7 @@ def _blend(op: Op) -> tuple[Value, Value, Value] | None:
 def _above(value: Value, depth: int = 8) -> dict[Value, None]:
     """The values that `value` is made of, number by number."""
     found = {value: None}
-    if depth and _word(value.op) in _POINTWISE:
+    if depth and _is_pointwise(value.op):
         for each in _pointwise_inputs(value):
             found |= _above(each, depth - 1)
     return found
@@ -470,13 +470,18 @@ def _function(value: Value, base: Value, depth: int = 9) -> Callable | None:
         return lambda v: v
     if value.known is not None and value.rank == 0 and base.known is None:
         return lambda v: np.full_like(v, value.known)
-    if not depth or _word(value.op) not in _POINTWISE:
+    if not depth or not _is_pointwise(value.op):
         return None
     parts = [_function(each, base, depth - 1) for each in _pointwise_inputs(value)]
     if any(part is None for part in parts):
         return None
     function = _pointwise(value.op)
     return lambda v: function(*(part(v) for part in parts))
+
+
+def _is_pointwise(op: Op) -> bool:
+    """Is it a known function of single numbers? Negative powers are left out: a grid misses their pole."""
+    return _word(op) in _POINTWISE and op.info.get("exponent", 0) >= 0
 
 
 def _pointwise(op: Op) -> Callable:
