@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
-from lossviz.backend.quiet import import_tensorflow, require_backend
+from lossviz.backend.quiet import BACKENDS, import_tensorflow, require_backend
 from lossviz.backend.serial import lock
 
 import_tensorflow()
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
+from keras import ops  # noqa: E402
 
-if keras.backend.backend() == "tensorflow":  # elsewhere LossParts() says that it needs it
-    import tensorflow as tf
-
+if keras.backend.backend() in BACKENDS:  # elsewhere LossParts() says that it needs one of them
     from lossviz.backend import keras_private as _keras
+    from lossviz.backend.backend import Means
+    from lossviz.backend.current import BACKEND
     from lossviz.backend.recorded import Recorded
+    from lossviz.backend.traced import Recorder
     from lossviz.engine import naming
     from lossviz.engine.axes import default_axes
 
@@ -154,7 +159,7 @@ class _Function:
 
     def __init__(self, kind: str, options: LossParts):
         self.kind, self.options = kind, options
-        self.means = _Means()
+        self.means: Means = BACKEND.means()
         self.original: Callable | None = None
         self.extended: Callable | None = None
         self.logs: dict = {}
@@ -168,12 +173,13 @@ class _Function:
             self._extend(model, attribute, original)
         extended, history = self.extended, getattr(model, "history", None)
 
-        def once(iterator):
+        def once(*arguments):
             setattr(model, attribute, original)
             if self.kind == "train" and getattr(model, "history", None) is not history:  # by now another `fit` runs
-                return original(iterator)
-            self.logs = extended(iterator)
-            return self.logs
+                return original(*arguments)
+            result = extended(*arguments)
+            self.logs = BACKEND.logs_of(result)
+            return result
 
         once.stands_in_for = original
         setattr(model, attribute, once)
@@ -191,93 +197,39 @@ class _Function:
                 f"LossParts: model {model.name!r} is distributed over {replicas} replicas, each with a loss of its "
                 "own. Train without LossParts, or build the model outside the strategy's scope."
             )
-        self.means = _Means()
-        step = f"{self.kind}_step"
-        with _keras.replaced(model, step, self._step(model, getattr(model, step))):
-            try:
-                getattr(model, f"make_{self.kind}_function")(force=True)
-                self.extended = getattr(model, attribute)
-            finally:
-                setattr(model, attribute, original)
+        self.means = BACKEND.means()
+        around, check = partial(self._around, model), partial(self._check, model)
+        self.extended = BACKEND.with_parts(model, self.kind, around, self.means, check)
         self.original = original
 
-    def _step(self, model: keras.Model, step: Callable) -> Callable:
-        means, options = self.means, self.options
-        if isinstance(step, tf.types.experimental.PolymorphicFunction):  # what it has traced knows no parts
-            step = tf.function(step.python_function)
+    def _around(self, model: keras.Model, step: Callable) -> Any:
+        """`step()`, in which the model's `compute_loss` notes its parts."""
+        seen: list[Any] = []
+        with lock, _keras.recording_activity(model) as activity:
+            compute_loss = _recording(model, activity, self.means, self.options, seen)
+            with _keras.replaced(model, "compute_loss", compute_loss):
+                result = step()
+        if not seen:
+            raise ValueError(
+                f"LossParts: the {self.kind}_step of {type(model).__name__} does not call compute_loss, which is "
+                "where the parts of a loss are seen. Compute the loss in an override of compute_loss, and call "
+                "self.compute_loss(x, y, y_pred, sample_weight) in the step."
+            )
+        return result
 
-        def with_parts(data):
-            seen: list[tf.Graph | None] = []
-            with lock, _keras.recording_activity(model) as activity:
-                compute_loss = _recording(model, activity, means, options, seen)
-                with _keras.replaced(model, "compute_loss", compute_loss):
-                    logs = step(data)
-            if not seen:
-                raise ValueError(
-                    f"LossParts: the {self.kind}_step of {type(model).__name__} does not call compute_loss, which is "
-                    "where the parts of a loss are seen. Compute the loss in an override of compute_loss, and call "
-                    "self.compute_loss(x, y, y_pred, sample_weight) in the step."
-                )
-            parts = means.results()
-            taken = sorted(set(_names(logs)) & set(parts))
-            if taken:
-                raise ValueError(
-                    f"LossParts logs {taken}, but model {model.name!r} has a metric of that name. Give the parts "
-                    'other names: LossParts(prefix="part_").'
-                )
-            return {**logs, **parts}
-
-        return tf.autograph.experimental.do_not_convert(with_parts)
-
-
-class _Means:
-    """Means over batches, weighted by samples, in variables that a graph adds to: one vector for a set of names."""
-
-    def __init__(self):
-        self.samples: tf.Variable | None = None
-        self.totals: dict[tuple[str, ...], tf.Variable] = {}
-        self.last: dict[tuple[str, ...], tf.Variable] = {}
-
-    @property
-    def batch_names(self) -> list[str]:
-        return [name for names in self.last for name in names]
-
-    def reset(self) -> None:
-        for variable in [] if self.samples is None else [self.samples, *self.totals.values()]:
-            variable.assign(tf.zeros_like(variable))
-
-    def add(self, values: Mapping[str, tf.Tensor], samples: tf.Tensor) -> None:
-        """The values of a batch of so many samples."""
-        names, vector = tuple(values), tf.stack(list(values.values()))
-        samples = tf.cast(samples, vector.dtype)
-        if self.samples is None:
-            self.samples = _variable(samples)
-        if names not in self.totals:
-            self.totals[names] = _variable(vector)
-        self.samples.assign_add(samples)
-        self.totals[names].assign_add(samples * vector)
-
-    def note(self, values: Mapping[str, tf.Tensor]) -> None:
-        """The values of a batch, as they are."""
-        names, vector = tuple(values), tf.stack(list(values.values()))
-        if names not in self.last:
-            self.last[names] = _variable(vector)
-        self.last[names].assign(vector)
-
-    def results(self) -> dict[str, tf.Tensor]:
-        """The mean of each name over all samples; a batch without the name counts as zero."""
-        found: dict[str, tf.Tensor] = {}
-        for names, total in self.totals.items():
-            for name, value in zip(names, tf.unstack(tf.math.divide_no_nan(total, self.samples))):
-                found[name] = found[name] + value if name in found else value
-        for names, vector in self.last.items():
-            found.update(zip(names, tf.unstack(vector)))
-        return found
+    @staticmethod
+    def _check(model: keras.Model, logs: Mapping, parts: Mapping) -> None:
+        taken = sorted(set(_names(logs)) & set(parts))
+        if taken:
+            raise ValueError(
+                f"LossParts logs {taken}, but model {model.name!r} has a metric of that name. Give the parts "
+                'other names: LossParts(prefix="part_").'
+            )
 
 
 def _recording(
-    model: keras.Model, activity: set[int], means: _Means, options: LossParts, seen: list[tf.Graph | None]
-) -> Callable[..., tf.Tensor]:
+    model: keras.Model, activity: set[int], means: Means, options: LossParts, seen: list[Any]
+) -> Callable[..., Any]:
     """The model's `compute_loss`, which also adds the parts of what it returns to `means`.
 
     `seen` collects the graphs that call it: a `tf.function` inside the step may be traced more than once.
@@ -286,27 +238,36 @@ def _recording(
     own = getattr(compute_loss, "__func__", None) is not keras.Model.compute_loss
 
     def recorded(*args, **kwargs):
-        graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        graph = BACKEND.graph()
         if graph in seen:
             raise ValueError(
                 f"LossParts: {type(model).__name__} calls compute_loss twice for one batch, so the batch has two "
                 "losses, and LossParts can follow only one."
             )
         seen.append(graph)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            recorder = _keras.Recorder(
-                lambda t: t.dtype.is_floating and tape.watch(t), elements=bool(options.per_class)
-            )
+        noted: list[Any] = []
+
+        def compute(watch: Callable) -> tuple[Any, list]:
+            recorder = Recorder(watch, elements=bool(options.per_class))
             with _keras.recording_added(model, recorder, activity), _keras.recording_outputs(model, recorder):
                 loss = compute_loss(*args, **kwargs)
-            total = tf.reduce_mean(loss)  # a vector, without reduction, is logged as its mean
-        parts = _shares(recorder, total, tape, options, own)
+            noted[:] = recorder, loss
+            entries, outputs = [*recorder.outputs, *recorder.added], recorder.outputs
+            tensors = [entry.value for entry in entries] + [one.elements for one in outputs if one.elements is not None]
+            return ops.mean(loss), tensors  # a vector, without reduction, is logged as its mean
+
+        with _keras.apart() if BACKEND.differentiates_apart else contextlib.nullcontext():
+            total, tensors, slopes = BACKEND.differentiated(compute)
+            recorder, loss = noted
+            parts = _shares(recorder, total, tensors, slopes, options, own)
+        if BACKEND.differentiates_apart:
+            loss = compute_loss(*args, **kwargs)
         arguments = dict(zip(("x", "y", "y_pred"), args)) | kwargs
         leaves = keras.tree.flatten([arguments.get(name) for name in ("x", "y_pred", "y")])
-        samples = next((tf.shape(leaf)[0] for leaf in leaves if leaf is not None), 1)  # as Keras counts them
+        samples = next((ops.shape(leaf)[0] for leaf in leaves if leaf is not None), 1)  # as Keras counts them
         means.add({options.prefix + name: value for name, value in parts.items()}, samples)
         if options.per_batch:
-            batch = {"loss": tf.cast(total, keras.config.floatx()), **parts}
+            batch = {"loss": ops.cast(total, keras.config.floatx()), **parts}
             means.note({f"batch_{options.prefix}{name}": value for name, value in batch.items()})
         return loss
 
@@ -314,33 +275,36 @@ def _recording(
 
 
 def _shares(
-    recorder: _keras.Recorder, total: tf.Tensor, tape: tf.GradientTape, options: LossParts, own: bool
-) -> dict[str, tf.Tensor]:
-    """What each recorded tensor contributes to the total: its elements times the gradient of the total.
+    recorder: Recorder, total: Any, tensors: Sequence, slopes: Sequence, options: LossParts, own: bool
+) -> dict[str, Any]:
+    """What each recorded tensor contributes to the total: its elements times the gradient of the total (`slopes`).
 
+    `tensors` are the values of all outputs and of all added losses, then the elements of the outputs that have some.
     The total is linear in them, so the contributions sum to it. In an `own` `compute_loss` more may enter.
     """
     outputs, added = recorder.outputs, recorder.added
-    sources = [entry.value for entry in (*outputs, *added)]
-    sources += [entry.elements for entry in outputs if entry.elements is not None]
-    slopes = {id(s): slope for s, slope in zip(sources, tape.gradient(total, sources))}
+    waiting = iter(zip(tensors, slopes, strict=True))
+    pairs = {id(entry): next(waiting) for entry in (*outputs, *added)}
+    elements = {id(entry): next(waiting) for entry in outputs if entry.elements is not None}
+    floatx = keras.config.floatx()
 
-    def share(tensor) -> tf.Tensor:
-        slope = slopes[id(tensor)] if tensor.dtype.is_floating else 1.0  # an integer is added as it is
-        value = tf.stop_gradient(tf.cast(tensor, keras.config.floatx()))
-        return tf.zeros_like(value) if slope is None else value * tf.cast(slope, value.dtype)
+    def share(tensor: Any, slope: Any) -> Any:
+        value = ops.stop_gradient(ops.cast(tensor, floatx))
+        if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)):
+            return value  # an integer is added as it is
+        return ops.zeros_like(value) if slope is None else value * ops.cast(slope, floatx)
 
-    zero = tf.zeros((), keras.config.floatx())
+    zero = ops.zeros((), floatx)
     regularization, extra = zero, {}
     for entry in added:
-        value = tf.reduce_sum(share(entry.value))
+        value = ops.sum(share(*pairs[id(entry)]))
         if entry.kind == "regulariser":
             regularization += value
         else:
             extra[naming.free(f"{ADDED}/{entry.name}", extra)] = value
-    reaching = [entry for entry in outputs if slopes[id(entry.value)] is not None]
-    values = [tf.reduce_sum(share(entry.value)) for entry in reaching]
-    below: dict[str, tf.Tensor] = {}
+    reaching = [entry for entry in outputs if pairs[id(entry)][1] is not None]
+    values = [ops.sum(share(*pairs[id(entry)])) for entry in reaching]
+    below: dict[str, Any] = {}
     names = naming.distinct(entry.name for entry in outputs)
     names = [name for name, entry in zip(names, outputs) if any(entry is other for other in reaching)]
     for name, entry, value in zip(names, reaching, values):
@@ -349,33 +313,36 @@ def _shares(
             place = f"{DATA}/{name}"
             below[place] = value
         if options.per_class is True or (options.per_class and entry.name in options.per_class):
-            below.update(_classes(entry, share, place, options))
+            shares = share(*elements[id(entry)]) if id(entry) in elements else None
+            below.update(_classes(entry, shares, place, options))
     _check_fit(reaching, options)
-    data = tf.add_n(values) if values else zero
+    data = sum(values, zero)
     if own:
-        others = tf.add_n([regularization, *extra.values()])
+        others = sum(extra.values(), regularization)
         if below:
-            below[f"{DATA}/other"] = tf.cast(total, zero.dtype) - others - data
-        data = tf.cast(total, zero.dtype) - others
+            below[f"{DATA}/other"] = ops.cast(total, floatx) - others - data
+        data = ops.cast(total, floatx) - others
     return {DATA: data, **below, REGULARIZATION: regularization, **extra}
 
 
-def _classes(entry: Recorded, share: Callable, place: str, options: LossParts) -> dict[str, tf.Tensor]:
-    """The share of each true class in that of an output; empty where there are none."""
+def _classes(entry: Recorded, shares: Any, place: str, options: LossParts) -> dict[str, Any]:
+    """The share of each true class in that of an output; empty where there are none. `shares` are those of its
+    elements."""
     names = _class_names(entry, options)
     found = None
-    if entry.elements is not None:
+    if shares is not None:
         axis = _keras.class_axis(entry.loss, entry.y_pred.shape)
-        found = _true_classes(entry.y_true, entry.y_pred, entry.elements, axis)
-    if found is None or not _in_place(entry, axis):
+        found = _true_classes(entry.y_true, entry.y_pred, _shape(shares), axis)
+    if found is None or not BACKEND.outside(partial(_in_place, entry, axis)):
         options._warn(
             f"per_class: the loss of output {entry.name!r} has no shares by class. Its targets are not classes, or "
             "the loss gives no number per position (sample, step or pixel) that depends on the prediction there alone."
         )
         return {}
-    shares = tf.cast(tf.reshape(share(entry.elements), [-1]), tf.float64)  # many small numbers, one after the other
-    sums = tf.math.unsorted_segment_sum(shares, tf.reshape(found, [-1]), len(names) + 1)
-    return dict(zip((f"{place}/{name}" for name in (*names, "no_class")), tf.unstack(tf.cast(sums, tf.float32))))
+    flat = ops.cast(ops.reshape(shares, [-1]), BACKEND.widest)  # many small numbers, one after the other
+    sums = ops.segment_sum(flat, ops.reshape(found, [-1]), num_segments=len(names) + 1)
+    sums = ops.cast(sums, "float32")
+    return {f"{place}/{name}": sums[k] for k, name in enumerate((*names, "no_class"))}
 
 
 def _in_place(entry: Recorded, axis: int | None) -> bool:
@@ -385,6 +352,7 @@ def _in_place(entry: Recorded, axis: int | None) -> bool:
     """
     from lossviz.ask.explain import explain_loss
 
+    alone = explain_loss.__wrapped__  # of calls of ours, this is part of one that holds the lock
     shape = [size or 3 for size in entry.y_pred.shape]
     target = [size or 3 for size in entry.y_true.shape]
     rng = np.random.default_rng(0)
@@ -395,12 +363,15 @@ def _in_place(entry: Recorded, axis: int | None) -> bool:
         y_true = np.moveaxis(np.eye(count)[drawn], -1, place)
     else:
         y_true = drawn.reshape(target)
-    y_true = y_true.astype(entry.y_true.dtype.as_numpy_dtype)
-    y_pred = rng.uniform(0.1, 0.9, shape).astype(entry.y_pred.dtype.as_numpy_dtype)
-    with tf.init_scope(), _keras.unnoticed():
+    dtypes = [keras.backend.standardize_dtype(tensor.dtype) for tensor in (entry.y_true, entry.y_pred)]
+    with _keras.unnoticed():
         try:
-            term = explain_loss(entry.loss, y_true, y_pred).terms[0]
-            elements = np.asarray(entry.loss.call(tf.constant(y_true), tf.constant(y_pred)), np.float64)
+            y_true, y_pred = (
+                ops.convert_to_tensor(array, dtype)
+                for array, dtype in zip((y_true, rng.uniform(0.1, 0.9, shape)), dtypes)
+            )
+            term = alone(entry.loss, *map(ops.convert_to_numpy, (y_true, y_pred))).terms[0]
+            elements = ops.convert_to_numpy(entry.loss.call(y_true, y_pred)).astype(np.float64)
         except Exception:  # a loss that refuses arbitrary numbers: nothing is proven
             return False
     names = default_axes(len(shape), place)
@@ -412,36 +383,46 @@ def _in_place(entry: Recorded, axis: int | None) -> bool:
     return bool(np.allclose(found, there, rtol=1e-3, atol=1e-6))
 
 
-def _true_classes(y_true: tf.Tensor, y_pred: tf.Tensor, elements: tf.Tensor, axis: int | None) -> tf.Tensor | None:
-    """The true class of each element loss, an int32 of the same size; one more than the last if it has none.
+def _true_classes(y_true: Any, y_pred: Any, elements: tuple | None, axis: int | None) -> Any:
+    """The true class of each element loss, an integer tensor of the same size; one more than the last if it has none.
+    `elements` is their shape.
 
     The graph's version of `labels.true_classes`. It decides at each position, not for the whole batch.
     """
-    rank, target = y_pred.shape.rank, y_true.shape.rank
-    if rank is not None and axis is not None and 0 < axis < rank - 1:  # classes last, as everywhere below
+    predicted, target = _shape(y_pred), _shape(y_true)
+    if predicted is None or target is None or elements is None:
+        return None
+    rank = len(predicted)
+    if axis is not None and 0 < axis < rank - 1:  # classes last, as everywhere below
         order = [*(k for k in range(rank) if k != axis), axis]
-        y_pred = tf.transpose(y_pred, order)
-        y_true = tf.transpose(y_true, order) if target == rank else y_true
-    if rank is None or target is None or rank < 2 or elements.shape.rank != rank - 1 or y_pred.shape[-1] is None:
+        predicted = tuple(predicted[k] for k in order)
+        y_true = ops.transpose(y_true, order) if len(target) == rank else y_true
+        target = _shape(y_true)
+    if rank < 2 or len(elements) != rank - 1 or predicted[-1] is None:
         return None
-    if not elements.shape.is_compatible_with(y_pred.shape[:-1]):
+    if any(a != b and None not in (a, b) for a, b in zip(elements, predicted)):
         return None
-    count, y = y_pred.shape[-1], tf.cast(y_true, tf.float32)
-    if count > 1 and target == rank and y_true.shape[-1] == count:
-        largest = tf.reduce_max(y, -1)
-        marks = tf.reduce_all((y == 0) | (y == 1), -1) & (largest > 0)
-        distribution = tf.reduce_all(y >= 0, -1) & (tf.abs(tf.reduce_sum(y, -1) - 1) < 1e-3)
-        return tf.where(marks | distribution, tf.argmax(y, -1, tf.int32), count)
-    if target == rank - 1 or (target == rank and y_true.shape[-1] == 1):
+    count, y = predicted[-1], ops.cast(y_true, "float32")
+    if count > 1 and len(target) == rank and target[-1] == count:
+        largest = ops.max(y, -1)
+        marks = ops.all((y == 0) | (y == 1), -1) & (largest > 0)
+        distribution = ops.all(y >= 0, -1) & (ops.abs(ops.sum(y, -1) - 1) < 1e-3)
+        return ops.where(marks | distribution, ops.cast(ops.argmax(y, -1), "int32"), count)
+    if len(target) == rank - 1 or (len(target) == rank and target[-1] == 1):
         last = max(count, 2)
-        return tf.where((y == tf.round(y)) & (y >= 0) & (y < last), tf.cast(y, tf.int32), last)
+        return ops.where((y == ops.round(y)) & (y >= 0) & (y < last), ops.cast(y, "int32"), last)
     return None
+
+
+def _shape(tensor: Any) -> tuple | None:
+    """None where not even the rank is known, and None for an unknown size."""
+    return None if getattr(tensor.shape, "rank", 0) is None else tuple(tensor.shape)
 
 
 def _count(entry: Recorded) -> int:
     """How many classes an output has: the size of its class axis, and 2 for one column of 0 and 1."""
-    shape = entry.y_pred.shape
-    if not shape.rank:
+    shape = _shape(entry.y_pred)
+    if not shape:
         return 2
     axis = _keras.class_axis(entry.loss, shape)
     return max(shape[-1 if axis in (None, 0) else axis] or 0, 2)
@@ -474,7 +455,7 @@ def _check_fit(outputs: Sequence[dict], options: LossParts) -> None:
             raise ValueError(f"class_names has the outputs {unknown}, but the outputs with a loss are {names}.")
     elif given is not None and outputs:
         shapes = {entry.name: tuple(entry.y_pred.shape) for entry in outputs}
-        if not any(_count(entry) == len(given) for entry in outputs if entry.y_pred.shape.rank):
+        if not any(_count(entry) == len(given) for entry in outputs if _shape(entry.y_pred)):
             raise ValueError(f"class_names has {len(given)} names, which fits none of the predictions: {shapes}.")
 
 
@@ -486,12 +467,6 @@ def _check_class_names(given) -> None:
                 "class_names must be a sequence of different names, or a dictionary of them by output name, got "
                 f"{given!r}."
             )
-
-
-def _variable(like: tf.Tensor) -> tf.Variable:
-    """Zeros of the shape and dtype of a tensor, outside the graph that is being traced."""
-    with tf.init_scope():
-        return tf.Variable(tf.zeros(like.shape, like.dtype), trainable=False)
 
 
 def _names(logs: Mapping) -> Iterator[str]:

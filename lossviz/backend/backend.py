@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +18,10 @@ class Backend(ABC):
     """One backend of Keras. `name` is Keras's word for it."""
 
     name: str
+    #: The widest floats that are added up quickly.
+    widest = "float64"
+    #: Does `differentiated` run what it is given more than once, so that it must change nothing?
+    differentiates_apart = False
 
     @property
     @abstractmethod
@@ -85,11 +89,77 @@ class Backend(ABC):
         a new trace?"""
 
     @abstractmethod
+    def differentiated(self, compute: Callable[[Callable], tuple[Any, Sequence]]) -> tuple[Any, Sequence, Sequence]:
+        """What `compute(watch)` returns, a number and tensors that it has passed through `watch`; and the derivative of
+        the number by each, None where it does not depend on one. Inside a step of Keras."""
+
+    @abstractmethod
+    def graph(self) -> Any:
+        """What is being traced now; None where it computes at once, or where each trace is a call of its own."""
+
+    @abstractmethod
+    def outside(self, function: Callable[[], Any]) -> Any:
+        """`function()`, outside of whatever is being traced."""
+
+    @abstractmethod
+    def means(self) -> Means:
+        """Means over the batches of an epoch."""
+
+    @abstractmethod
+    def with_parts(self, model: Any, kind: str, around: Callable, means: Means, check: Callable) -> Callable:
+        """Keras's train or test function (`kind`) of a model, with `around(step)`, which runs `step()`, around each of
+        its steps, and with what `means` holds then in the logs; `check(logs, parts)` may refuse."""
+
+    @abstractmethod
+    def logs_of(self, result: Any) -> dict:
+        """The logs in what such a function returns."""
+
+    @abstractmethod
     def text(self, array: np.ndarray) -> Any:
         """An array of strings in a form that Keras knows."""
+
+
+class Means(ABC):
+    """Means over batches, weighted by samples, that a step of Keras adds to while it is compiled."""
+
+    @property
+    @abstractmethod
+    def batch_names(self) -> list[str]:
+        """What `note` was given."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Begin anew."""
+
+    @abstractmethod
+    def add(self, values: Mapping[str, Any], samples: Any) -> None:
+        """The values of a batch of so many samples."""
+
+    @abstractmethod
+    def note(self, values: Mapping[str, Any]) -> None:
+        """The values of a batch, as they are."""
+
+    @abstractmethod
+    def results(self) -> dict[str, Any]:
+        """The mean of each name over all samples; a batch without the name counts as zero."""
 
 
 @contextlib.contextmanager
 def nothing() -> Iterator[None]:
     """There is nothing to put back."""
     yield
+
+
+def made(model: Any, kind: str, step: Callable) -> Callable:
+    """The train or test function that Keras makes around this step; the model keeps its own."""
+    attribute, name = f"{kind}_function", f"{kind}_step"
+    before, own = getattr(model, attribute), vars(model).get(name)
+    vars(model)[name] = step
+    try:
+        getattr(model, f"make_{kind}_function")(force=True)
+        return getattr(model, attribute)
+    finally:
+        setattr(model, attribute, before)
+        del vars(model)[name]
+        if own is not None:
+            vars(model)[name] = own

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 from keras.src import backend as keras_backend
 
-from lossviz.backend.backend import Backend, nothing
+from lossviz.backend.backend import Backend, Means, made, nothing
 from lossviz.backend.jax_backward import SearchedProgram
 from lossviz.backend.jax_program import CALL, FORWARD, JaxProgram
 from lossviz.backend.traced import Found, Traced, leaves
@@ -21,6 +22,8 @@ from lossviz.backend.traced import Found, Traced, leaves
 
 class Jax(Backend):
     name = "jax"
+    widest = "float32"
+    differentiates_apart = True
 
     @property
     def version(self) -> str:
@@ -138,8 +141,101 @@ class Jax(Backend):
     def trace_ahead(self, function: Callable, iterator: Any, batch: Any) -> bool:
         return False
 
+    def differentiated(self, compute: Callable[[Callable], tuple[Any, Sequence]]) -> tuple[Any, Sequence, Sequence]:
+        """What is watched is shifted by zero, and the derivative is that by the shift. JAX has to run `compute` for
+        that, twice, of which the compiler makes once."""
+        shapes: list[jax.ShapeDtypeStruct] = []
+
+        def shape_of(tensor: jax.Array) -> jax.Array:
+            shapes.append(jax.ShapeDtypeStruct(tensor.shape, tensor.dtype))
+            return tensor
+
+        jax.eval_shape(lambda: compute(shape_of)[0])
+
+        def shifted(shifts: Sequence) -> tuple[Any, tuple]:
+            waiting = iter(shifts)
+            seen: list[jax.Array] = []
+
+            def watch(tensor: jax.Array) -> jax.Array:
+                shift = next(waiting)
+                seen.append(tensor if shift is None else tensor + shift)
+                return seen[-1]
+
+            number, tensors = compute(watch)
+            places = {id(tensor): k for k, tensor in enumerate(seen)}
+            order.extend(places[id(tensor)] for tensor in tensors)
+            return number, tuple(tensors)
+
+        order: list[int] = []
+        shifts = [jnp.zeros(s.shape, s.dtype) if jnp.issubdtype(s.dtype, jnp.inexact) else None for s in shapes]
+        number, back, tensors = jax.vjp(shifted, shifts, has_aux=True)
+        slopes = back(jnp.ones_like(number))[0]
+        return number, tensors, [slopes[k] for k in order]
+
+    def graph(self) -> None:
+        return None
+
+    def outside(self, function: Callable[[], Any]) -> Any:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:  # what is traced, and Keras's scopes, belong to a thread
+            return pool.submit(function).result()
+
+    def means(self) -> Means:
+        return _Means()
+
+    def with_parts(self, model: Any, kind: str, around: Callable, means: Means, check: Callable) -> Callable:
+        step = getattr(model, f"{kind}_step")
+        function = made(model, kind, lambda state, data: around(lambda: step(state, data)))
+
+        def with_parts(state: Any, iterator: Any) -> tuple[dict, Any]:
+            logs, state = function(state, iterator)
+            jax.effects_barrier()
+            parts = means.results()
+            check(logs, parts)
+            return {**logs, **parts}, state
+
+        return with_parts
+
+    def logs_of(self, result: Any) -> dict:
+        return result[0]
+
     def text(self, array: np.ndarray) -> Any:
         return array
+
+
+class _Means(Means):
+    """In numbers outside the compiled step, which calls back with those of each batch."""
+
+    def __init__(self) -> None:
+        self.reset()
+        self.last: dict[str, float] = {}
+
+    @property
+    def batch_names(self) -> list[str]:
+        return list(self.last)
+
+    def reset(self) -> None:
+        self.samples, self.totals = 0, {}
+
+    def add(self, values: Mapping[str, Any], samples: Any) -> None:
+        names = tuple(values)
+
+        def add(numbers: np.ndarray) -> None:
+            self.samples += samples
+            for name, number in zip(names, numbers.tolist()):
+                self.totals[name] = self.totals.get(name, 0.0) + samples * number
+
+        jax.debug.callback(add, _vector(values))
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        names = tuple(values)
+        jax.debug.callback(lambda numbers: self.last.update(zip(names, numbers.tolist())), _vector(values))
+
+    def results(self) -> dict[str, Any]:
+        return {**{name: total / max(self.samples, 1) for name, total in self.totals.items()}, **self.last}
+
+
+def _vector(values: Mapping[str, Any]) -> jax.Array:
+    return jax.lax.stop_gradient(jnp.stack([jnp.asarray(value, jnp.float32) for value in values.values()]))
 
 
 class _Scope(keras.StatelessScope):

@@ -118,8 +118,7 @@ def recording_outputs(model: keras.Model, recorder: Recorder) -> Iterator[None]:
     def recorded(entry) -> Callable:
         def call(y_true, y_pred, sample_weight=None):
             with _recording_elements(entry.loss, recorder) as elements:
-                value = BACKEND.identity(entry.loss(y_true, y_pred, sample_weight))
-            recorder.watch(value)
+                value = recorder.watch(BACKEND.identity(entry.loss(y_true, y_pred, sample_weight)))
             weight = 1.0 if entry.loss_weights is None else entry.loss_weights
             recorder.outputs.append(
                 Recorded(
@@ -171,10 +170,9 @@ def _recording_elements(loss: Callable, recorder: Recorder) -> Iterator[list]:
         elements = call(y_true, y_pred)
         if BACKEND.is_tensor(elements):
             mask = backend.get_keras_mask(elements)
-            elements = BACKEND.identity(elements)
+            elements = recorder.watch(BACKEND.identity(elements))
             if mask is not None:
                 backend.set_keras_mask(elements, mask)
-            recorder.watch(elements)
             found.append(elements)
         return elements
 
@@ -259,13 +257,27 @@ def recording_added(model: keras.Model, recorder: Recorder, activity: set[int]) 
     for variable, value in zip(owners, model._get_regularization_losses(), strict=True):
         recorder.added.append(Added(variable.path, "regulariser", BACKEND.identity(value)))
     for entry in recorder.added:
-        recorder.watch(entry.value)
+        entry.value = recorder.watch(entry.value)
     before = model._losses_override
     model._losses_override = [entry.value for entry in recorder.added]
     try:
         yield
     finally:
         model._losses_override = before
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Inside a scope that collects what Keras computes without changing a variable: what happens inside is not
+    collected, and begins with the values and the added losses that the scope has."""
+    scope = backend.get_stateless_scope() if backend.in_stateless_scope() else None
+    if scope is None:
+        yield
+        return
+    inner = keras.StatelessScope(collect_losses=scope.collect_losses, initialize_variables=False)
+    inner.state_mapping, inner.losses = dict(scope.state_mapping), list(scope.losses)
+    with inner:
+        yield
 
 
 def wrap_loss_function(function: Callable) -> keras.losses.Loss:

@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import functools
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context, record
 
 from lossviz.backend import graph
-from lossviz.backend.backend import Backend
+from lossviz.backend.backend import Backend, Means, made
 from lossviz.backend.tensorflow_program import TensorFlowProgram
 from lossviz.backend.traced import Found, Traced, leaves
 
@@ -174,8 +174,92 @@ class TensorFlow(Backend):
         traced.get_concrete_function(argument)
         return traced.experimental_get_tracing_count() > before
 
+    def differentiated(self, compute: Callable[[Callable], tuple[Any, Sequence]]) -> tuple[Any, Sequence, Sequence]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+
+            def watch(tensor: tf.Tensor) -> tf.Tensor:
+                if tensor.dtype.is_floating:
+                    tape.watch(tensor)
+                return tensor
+
+            number, tensors = compute(watch)
+        return number, tensors, tape.gradient(number, list(tensors))
+
+    def graph(self) -> tf.Graph | None:
+        return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+    def outside(self, function: Callable[[], Any]) -> Any:
+        with tf.init_scope():
+            return function()
+
+    def means(self) -> Means:
+        return _Means()
+
+    def with_parts(self, model: Any, kind: str, around: Callable, means: Means, check: Callable) -> Callable:
+        step = getattr(model, f"{kind}_step")
+        if isinstance(step, tf.types.experimental.PolymorphicFunction):  # what it has traced knows no parts
+            step = tf.function(step.python_function)
+
+        def with_parts(data: Any) -> dict:
+            logs, parts = around(lambda: step(data)), means.results()
+            check(logs, parts)
+            return {**logs, **parts}
+
+        return made(model, kind, tf.autograph.experimental.do_not_convert(with_parts))
+
+    def logs_of(self, result: Any) -> dict:
+        return result
+
     def text(self, array: np.ndarray) -> Any:
         return tf.constant(array)
+
+
+class _Means(Means):
+    """In variables that a graph adds to: one vector for a set of names."""
+
+    def __init__(self) -> None:
+        self.samples: tf.Variable | None = None
+        self.totals: dict[tuple[str, ...], tf.Variable] = {}
+        self.last: dict[tuple[str, ...], tf.Variable] = {}
+
+    @property
+    def batch_names(self) -> list[str]:
+        return [name for names in self.last for name in names]
+
+    def reset(self) -> None:
+        for variable in [] if self.samples is None else [self.samples, *self.totals.values()]:
+            variable.assign(tf.zeros_like(variable))
+
+    def add(self, values: Mapping[str, tf.Tensor], samples: Any) -> None:
+        names, vector = tuple(values), tf.stack(list(values.values()))
+        samples = tf.cast(samples, vector.dtype)
+        if self.samples is None:
+            self.samples = _variable(samples)
+        if names not in self.totals:
+            self.totals[names] = _variable(vector)
+        self.samples.assign_add(samples)
+        self.totals[names].assign_add(samples * vector)
+
+    def note(self, values: Mapping[str, tf.Tensor]) -> None:
+        names, vector = tuple(values), tf.stack(list(values.values()))
+        if names not in self.last:
+            self.last[names] = _variable(vector)
+        self.last[names].assign(vector)
+
+    def results(self) -> dict[str, tf.Tensor]:
+        found: dict[str, tf.Tensor] = {}
+        for names, total in self.totals.items():
+            for name, value in zip(names, tf.unstack(tf.math.divide_no_nan(total, self.samples))):
+                found[name] = found[name] + value if name in found else value
+        for names, vector in self.last.items():
+            found.update(zip(names, tf.unstack(vector)))
+        return found
+
+
+def _variable(like: tf.Tensor) -> tf.Variable:
+    """Zeros of the shape and dtype of a tensor, outside the graph that is being traced."""
+    with tf.init_scope():
+        return tf.Variable(tf.zeros(like.shape, like.dtype), trainable=False)
 
 
 def _regions(calls: list, here: tf.Graph) -> dict[str, int]:

@@ -15,11 +15,11 @@ from lossviz.backend.recorded import Added, Crossentropy, Recorded
 class Recorder:
     """The tensors of one `compute_loss`, by where they came from.
 
-    `watch` is called with each as it is made. With `elements`, what each loss gives before weights, mask and
-    reduction is noted too.
+    `watch` gets each as it is made, and gives the one to go on with. With `elements`, what each loss gives before
+    weights, mask and reduction is noted too.
     """
 
-    def __init__(self, watch: Callable = lambda tensor: None, elements: bool = False):
+    def __init__(self, watch: Callable = lambda tensor: tensor, elements: bool = False):
         self.watch = watch
         self.wants_elements = elements
         self.outputs: list[Recorded] = []
