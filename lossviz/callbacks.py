@@ -249,17 +249,20 @@ def _recording(
 
         def compute(watch: Callable) -> tuple[Any, list]:
             recorder = Recorder(watch, elements=bool(options.per_class))
-            with _keras.recording_added(model, recorder, activity), _keras.recording_outputs(model, recorder):
+            with (
+                _keras.apart() if BACKEND.differentiates_apart else contextlib.nullcontext(),
+                _keras.recording_added(model, recorder, activity),
+                _keras.recording_outputs(model, recorder),
+            ):
                 loss = compute_loss(*args, **kwargs)
             noted[:] = recorder, loss
             entries, outputs = [*recorder.outputs, *recorder.added], recorder.outputs
             tensors = [entry.value for entry in entries] + [one.elements for one in outputs if one.elements is not None]
             return ops.mean(loss), tensors  # a vector, without reduction, is logged as its mean
 
-        with _keras.apart() if BACKEND.differentiates_apart else contextlib.nullcontext():
-            total, tensors, slopes = BACKEND.differentiated(compute)
-            recorder, loss = noted
-            parts = _shares(recorder, total, tensors, slopes, options, own)
+        total, tensors, slopes = BACKEND.differentiated(compute)
+        recorder, loss = noted
+        parts = _shares(recorder, total, tensors, slopes, options, own)
         if BACKEND.differentiates_apart:
             loss = compute_loss(*args, **kwargs)
         arguments = dict(zip(("x", "y", "y_pred"), args)) | kwargs

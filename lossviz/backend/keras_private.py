@@ -247,8 +247,9 @@ def recording_added(model: keras.Model, recorder: Recorder, activity: set[int]) 
     Call after the forward pass and compute the loss inside. Each is made a tensor of its own, so that one
     tensor added twice is two terms.
     """
+    handed_on = model._losses_override  # by a step on JAX, which computes predictions and loss in two scopes
     for layer in layers_of(model):
-        for value in layer._get_own_losses():
+        for value in layer._get_own_losses() or [one for one in handed_on if id(one) in layer._loss_ids]:
             from_activity = id(value) in activity
             kind = "regulariser" if from_activity else "add_loss"
             name = f"{layer.name}/activity" if from_activity else layer.name
