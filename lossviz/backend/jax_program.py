@@ -306,7 +306,7 @@ class JaxProgram(Program):
         if op.word != "scan":
             return None
         params = op.source.eqn.params
-        inside, first, count = JaxProgram(params["jaxpr"], ()), params["num_consts"], params["num_carry"]
+        inside, first, count = type(self)(params["jaxpr"], ()), params["num_consts"], params["num_carry"]
         carried = (*range(first, first + count), *[None] * (len(op.outputs) - count))
         return Rounds(tuple(inside.feeds), tuple(inside.outputs), carried)
 

@@ -204,33 +204,33 @@ class Program(ABC):
     def measured(self, values: Iterable[Value]) -> dict[Value, Value]:
         """For each value, the value of its shape."""
 
+    @abstractmethod
     def summary(self, values: Sequence[Value], feeds: Sequence[Value]) -> Callable[[Sequence], np.ndarray]:
         """How many numbers of each value are -inf, inf and NaN, shape (values, 3), as a function of numbers for
         `feeds`. Nothing else leaves the program: a look at all of its values needs no more memory than a run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(self, root: Value, weights: Sequence[Value], scale: float) -> Backward:
         """The backward pass of `scale * root` by `weights` as operations (`Op.backward`), so that what each hands
         back can be looked at and fed. Raises one of `underivable`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def derivatives(self, op: Op) -> list[Op]:
         """The operations of backward passes that differentiate this one, in the order in which they were made. Their
         inputs from other operations of the backward pass are what comes in, their outputs what is handed back."""
-        raise NotImplementedError
 
+    @abstractmethod
     def place(self, op: Op) -> int:
         """Which of the program's operations it is, in the order in which they were made."""
-        raise NotImplementedError
 
+    @abstractmethod
     def frames(self, op: Op) -> list[tuple[str, int]]:
         """File and line of each call that was open when the operation was made, outermost first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def paths(self, variables: Iterable[Any]) -> dict[Value, str]:
         """What variables are read from (`Loss.captured`), and the path of each: these of Keras in their order, then
         others."""
-        raise NotImplementedError
 
 
 @dataclass(eq=False)

@@ -38,7 +38,7 @@ def find_nonfinite(
     (a huge learning rate shows with the next batch, as a weight that is not finite).
 
     Args:
-        model: a compiled Keras 3 model (TensorFlow backend), with or without an optimizer. It is not changed.
+        model: a compiled Keras 3 model (on TensorFlow or JAX), with or without an optimizer. It is not changed.
         x, y, sample_weight: one batch, as for `model.test_on_batch`: arrays, or lists and dictionaries of arrays.
         class_weight: `{class: weight}`, as for `model.fit`; not together with `sample_weight`.
         training: True runs the forward pass as `fit` does (dropout, batch statistics), False as `evaluate`
@@ -53,7 +53,7 @@ def find_nonfinite(
     Raises:
         ValueError: the model is not compiled, data and model do not fit, Keras refuses the weights, or `batch_size` is
             no whole number from 1 on; the message names the argument, the shapes and the way out.
-        RuntimeError: Keras runs on another backend than TensorFlow.
+        RuntimeError: Keras runs on a backend other than TensorFlow and JAX.
     """
     require_backend("lossviz.find_nonfinite")
     from lossviz.nonfinite import search

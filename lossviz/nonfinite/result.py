@@ -26,8 +26,8 @@ class NonFinite:
             (a sum, a mean and what follows it), "gradient", or "optimizer"; "" where all is finite.
         terms: names of the terms of the loss that it reaches, as in `explain`.
         layer: name of the Keras layer, "" outside of layers.
-        operation: TensorFlow's name of the operation, such as "Log"; for "gradient" the operation of the forward
-            pass or loss whose derivative it is; "" for data and weights.
+        operation: the backend's name of the operation, "Log" on TensorFlow and "log" on JAX; for "gradient" the
+            operation of the forward pass or loss whose derivative it is; "" for data and weights.
         what: the tensor in words: "y_true", "weight dense/kernel", "Log(0) = -inf".
         value: nan, inf or -inf.
         index, axes: the first index that does harm, and the names of its axes; `()` for a single number, None where
