@@ -21,6 +21,7 @@ CALLED_ON_JAX = {
     "Log": "log", "Sqrt": "sqrt", "RealDiv": "div", "Exp": "exp", "Acos": "acos", "Pow": "pow", "Square": "square",
     "Cast": "convert_element_type", "MatMul": "dot_general", "Softmax": "softmax", "PyFunc": "pure_callback",
     "Rsqrt": "rsqrt", "While": "scan", "Mul": "mul", "StatelessIf": "cond", "IdentityN": "custom_vjp_call",
+    "StatelessWhile": "scan", "Const": "constant",
 }  # fmt: skip
 
 X, Y = inputs(6, 4), targets(6, 3)
@@ -372,6 +373,21 @@ def loss_weight():
     return (model, X, [Y, targets(6, 2)]), finding(terms=("sum of the terms",), cause="a loss weight", index=())
 
 
+def infinity_in_the_code():
+    return (doing(lambda layer, x: ops.where(x > 1.5, x, np.nan)), changed(PLAIN, (4, 0), 1), Y), finding(
+        step="forward pass", layer="mine", operation="Const", cause="as a constant", line="np.nan"
+    )
+
+
+def loop_over_samples():
+    def each(layer, x):
+        return ops.map(ops.log, x)
+
+    return (doing(each), changed(PLAIN, (2, 1), 0), Y), finding(
+        step="forward pass", layer="mine", operation="StatelessWhile", cause="inside a loop"
+    )
+
+
 def condition_in_the_graph():
     def either(y, p):
         return ops.cond(ops.sum(p) > 0, lambda: ops.log(p - p), lambda: p)
@@ -499,7 +515,7 @@ FAULTS = [
     row_that_is_masked_altogether, mean_of_nothing, python_in_the_graph, variance_of_one_sample,
     recurrent_layer_that_explodes, subclassed_model, operation_between_the_layers,
     empty_mask, log_of_0_at_a_pixel, overflow_behind_a_mean, added_loss, regulariser, own_compute_loss,
-    loss_weight, condition_in_the_graph, gradient_written_by_hand,
+    loss_weight, infinity_in_the_code, loop_over_samples, condition_in_the_graph, gradient_written_by_hand,
     gradient_of_a_root_at_0, gradient_of_a_norm_at_0, log_of_0_behind_where, hidden_infinity, power_below_1,
     focal_loss_that_is_certain, gradient_that_explodes_in_a_loop, loss_scale,
     learning_rate, moving_average_of_gradients,

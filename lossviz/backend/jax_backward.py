@@ -29,9 +29,14 @@ class SearchedProgram(JaxProgram):
         self._originals: dict[Node, Node | None] = {}  # of each node of a backward pass
         self._backward: dict[Node, list[Node]] = {}  # the other way round
         self._places = {node: k for k, node in enumerate(self.nodes)}
+        self._readers: dict[Value, Node] = {}  # the first node that reads a value that no node makes
+        for node in reversed(self.nodes):
+            self._readers.update((value, node) for value in node.inputs if value.source is None)
 
     def _lowered(self, value: Value) -> Op:
         op, node = super()._lowered(value), value.source
+        if op.info.get("how") == "constant" and value in self._readers:  # it stands where it is read
+            op.word, op.forward, op.region = "constant", self._readers[value].forward, self._readers[value].region
         if node in self._originals:
             op.backward, original = True, self._originals[node]
             op.original = None if original is None else self.op_of(original.outputs[0])
@@ -82,14 +87,15 @@ class SearchedProgram(JaxProgram):
         return [self.op_of(node.outputs[0]) for node in self._backward.get(op.source, [])]
 
     def place(self, op: Op) -> int:
-        if op.source is not None:
-            return self._places[op.source]
-        (value,) = op.outputs
-        return self.feeds.index(value) if value in self.feeds else 0
+        (value, *_) = op.outputs
+        if value in self.feeds:
+            return self.feeds.index(value)
+        return self._places.get(op.source or self._readers.get(value), 0)
 
     def frames(self, op: Op) -> list[tuple[str, int]]:
-        traceback = op.source and op.source.eqn and op.source.caller.source_info.traceback
-        if not traceback:
+        node = op.source or self._readers.get(op.outputs[0])
+        traceback = None if node is None or node.eqn is None else node.caller.source_info.traceback
+        if traceback is None:
             return []
         frames = [(frame.file_name, frame.line_num) for frame in reversed(traceback.frames)]
         return [frame for frame in frames if not frame[0].startswith(_JAX)]

@@ -142,7 +142,10 @@ def of_gradient(made: Made, incoming: float | None) -> tuple[str, str]:
     if how == "sqrt" and x == 0:
         cause = "the derivative of sqrt(x) is 1 / (2 sqrt(x)), infinite at x = 0", "ops.sqrt(ops.maximum(x, 1e-12))"
     elif how in ("log", "reciprocal", "rsqrt") and x == 0:
-        cause = f"the derivative of {made.op.word.lower()}(x) is infinite at x = 0", "ops.maximum(x, 1e-7) as the input"
+        cause = (
+            f"the derivative of {how.replace('arc', 'a')}(x) is infinite at x = 0",
+            "ops.maximum(x, 1e-7) as the input",
+        )
     elif how == "power" and x == 0:
         power = made.operands[1]
         shown = "a power below 1" if power is None else f"{number(power)}"
@@ -159,7 +162,7 @@ def of_gradient(made: Made, incoming: float | None) -> tuple[str, str]:
         cause = "the derivative of a / b is 1 / b, infinite at b = 0", "ops.maximum(b, 1e-7) as the divisor"
     elif how in ("arccos", "arcsin") and x is not None and abs(x) >= 1:
         cause = (
-            f"the derivative of {made.op.word.lower()}(x) is infinite at x = {number(x)}",
+            f"the derivative of {how.replace('arc', 'a')}(x) is infinite at x = {number(x)}",
             "ops.clip(x, -1 + 1e-6, 1 - 1e-6)",
         )
     elif how in _EXPONENTIALS and x is not None and abs(x) > math.log(made.limit):
@@ -188,7 +191,8 @@ def _outside(made: Made, x: float | None) -> tuple[str, str] | None:
     if x is None:
         return None
     top = math.log(made.limit)
-    how, name = done_by(made.op), made.op.word.lower()
+    how = done_by(made.op)
+    name = how.replace("arc", "a")
     if how == "log" and x <= 0:
         if x == 0:
             return "log(0) is -inf", f"{_CLIP}: ops.log(ops.maximum(x, 1e-7)), {_LOGITS}."

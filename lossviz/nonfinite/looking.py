@@ -19,6 +19,8 @@ class Batch:
         self.fed: dict[Value, np.ndarray] = {}  # what every run is given beside the batch
 
     def run(self, fetches: Sequence[Value]) -> list[np.ndarray]:
+        if not fetches:
+            return []
         feeds = self._feeds({})
         return self.program.runner(fetches, list(feeds))(list(feeds.values()))
 

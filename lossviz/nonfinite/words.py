@@ -161,7 +161,7 @@ class Words:
     def _made(self, op: Op, shape: tuple[int, ...] | None, index: Index, value: float) -> causes.Made:
         """The operation with its numbers: at `index` of an array of this shape, where it works element by element."""
         inputs = [one for one in op.inputs if one.is_floating]
-        arrays = [np.asarray(array, np.float64) for array in self.batch.run(inputs)] if inputs else []
+        arrays = [np.asarray(array, np.float64) for array in self.batch.run(inputs)]
         operands: list[float | None] = []
         for array in arrays:
             operand = None
