@@ -681,6 +681,13 @@ def test_what_keras_spoils_on_jax_alone_is_found():
     assert np.isnan(model.get_layer("mine").scale.numpy()).all()
 
 
+@pytest.mark.skipif(not ON_JAX, reason="TensorFlow reads a variable wherever it was made")
+def test_variables_that_each_call_makes_anew_are_refused_on_jax():
+    model = doing(lambda layer, x: layers.BatchNormalization()(x))
+    with pytest.raises(ValueError, match="each call makes new variables"):
+        find_nonfinite(model, PLAIN, Y)
+
+
 # -- what it is promised to do besides --------------------------------------------------------------------
 
 

@@ -20,6 +20,10 @@ from lossviz.backend.jax_program import CALL, FORWARD, JaxProgram
 from lossviz.backend.traced import Found, Traced, leaves
 
 
+#: How often variables may turn up that were not known when it was traced before.
+_TIMES = 5
+
+
 class Jax(Backend):
     name = "jax"
     widest = "float32"
@@ -47,11 +51,13 @@ class Jax(Backend):
         specs = [jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in arrays]
         metrics = set() if model is None else {id(variable) for variable in model.metrics_variables}
         variables = [] if model is None else [one for one in model.variables if id(one) not in metrics]
-        while True:
+        for _ in range(_TIMES):
             closed, found, unknown = self._jaxpr(compute, structure, specs, variables)
             if not unknown:
                 break
             variables += unknown
+        else:
+            raise ValueError("each call makes new variables: make layers in __init__ or in build, not in call")
         program = SearchedProgram(closed, variables)
         known = {id(tensor): value for tensor, value in zip(found.marks, program.outputs)}
         trainable = set() if model is None else {id(variable) for variable in model.trainable_variables}
