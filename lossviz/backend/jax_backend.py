@@ -19,7 +19,6 @@ from lossviz.backend.jax_backward import SearchedProgram
 from lossviz.backend.jax_program import CALL, FORWARD, JaxProgram
 from lossviz.backend.traced import Found, Traced, leaves
 
-
 #: How often variables may turn up that were not known when it was traced before.
 _TIMES = 5
 
