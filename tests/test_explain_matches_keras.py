@@ -7,11 +7,28 @@ sum to their term, and explaining again gives the same numbers.
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers, ops
-from models import compiled, dense, inputs, labels, onehot, pixels, sequence, targets, two_outputs, weights
+from models import (
+    ON_TENSORFLOW,
+    compiled,
+    dense,
+    inputs,
+    labels,
+    onehot,
+    pixels,
+    sequence,
+    targets,
+    two_outputs,
+    weights,
+)
 
 import lossviz
+
+if ON_TENSORFLOW:
+    import tensorflow as tf
+else:
+    import jax
+    import jax.numpy as jnp
 
 CASES: dict[str, tuple] = {}
 PLAIN = "output o: exact along batch, class"
@@ -30,6 +47,11 @@ def case(shows: str, name: str | None = None):
     return register
 
 
+def tensorflow_alone(shows: str, name: str | None = None):
+    """The same for what only TensorFlow has."""
+    return case(shows, name) if ON_TENSORFLOW else lambda make: make
+
+
 def shown(report: lossviz.Report) -> str:
     """The terms of a report as the rows below write them: the axes of each part, "-" for a single number."""
     axes = {term.name: " + ".join(", ".join(part.axes) or "-" for part in term.parts) for term in report.terms}
@@ -45,8 +67,8 @@ def keras_says(model, x, y, sample_weight=None, arguments=None) -> float:
         classes = y.argmax(-1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
         sample_weight = np.array([arguments["class_weight"].get(int(c), 1.0) for c in classes])
     if arguments.get("training"):
-        prediction = model(tf.constant(x), training=True)
-        return float(model.compute_loss(tf.constant(x), tf.constant(y), prediction, training=True))
+        x, y = map(ops.convert_to_tensor, (x, y))
+        return float(model.compute_loss(x, y, model(x, training=True), training=True))
     return model.test_on_batch(x, y, sample_weight=sample_weight, return_dict=True)["loss"]
 
 
@@ -128,7 +150,7 @@ def crossentropy_as_metrics_name_it():
     return compiled(dense(activation="softmax"), "crossentropy"), inputs(6, 4), onehot(6, classes=3)
 
 
-@case("output o: opaque along batch")
+@case("output o: opaque along batch" if ON_TENSORFLOW else "output o: opaque along batch, axis1")
 def ctc():
     return compiled(sequence(out=4, steps=6), keras.losses.CTC()), inputs(3, 6, 4), 1 + labels(3, 2, classes=3)
 
@@ -164,9 +186,8 @@ def scaled(alpha):
     return scaled_mse
 
 
-@tf.function(jit_compile=True)
 def inside_a_function(y, p):
-    return tf.reduce_mean(tf.square(y - p), -1)
+    return ops.mean(ops.square(y - p), -1)
 
 
 def three_roads(y, p):
@@ -196,20 +217,20 @@ def mean_over_some(y, p):
 
 
 def by_segment(y, p):
-    return tf.math.unsorted_segment_sum(tf.reduce_sum(tf.square(y - p), -1), tf.constant([0, 0, 1, 1, 2, 2]), 3)
+    return ops.segment_sum(ops.sum(ops.square(y - p), -1), ops.convert_to_tensor([0, 0, 1, 1, 2, 2]), num_segments=3)
 
 
 def hardest_five(y, p):
-    return ops.mean(tf.math.top_k(tf.reshape(tf.square(y - p), [-1]), 5)[0])
+    return ops.mean(ops.top_k(ops.reshape(ops.square(y - p), [-1]), 5)[0])
 
 
 def lovasz_hinge(y, p):
     """Berman et al. 2018: errors in sorted order times the gradient of the Jaccard index."""
-    y, p = tf.reshape(y, [-1]), tf.reshape(p, [-1])
-    errors, order = tf.nn.top_k(1 - p * (2 * y - 1), k=18)
-    y = tf.gather(y, order)
-    jaccard = 1 - (tf.reduce_sum(y) - tf.cumsum(y)) / (tf.reduce_sum(y) + tf.cumsum(1 - y))
-    return tf.reduce_sum(tf.nn.relu(errors) * tf.concat([jaccard[:1], jaccard[1:] - jaccard[:-1]], 0))
+    y, p = ops.reshape(y, [-1]), ops.reshape(p, [-1])
+    errors, order = ops.top_k(1 - p * (2 * y - 1), k=18)
+    y = ops.take(y, order)
+    jaccard = 1 - (ops.sum(y) - ops.cumsum(y)) / (ops.sum(y) + ops.cumsum(1 - y))
+    return ops.sum(ops.relu(errors) * ops.concatenate([jaccard[:1], jaccard[1:] - jaccard[:-1]], 0))
 
 
 BATCH = "output o: exact along batch"
@@ -219,18 +240,15 @@ ONLY_CONSTANT = "output o: exact along nothing; constant constant in o: exact al
 OWN = {
     # closures, keras.ops, raw tf
     "closure": (scaled(0.3), PLAIN),
-    "tf ops": (lambda y, p: tf.reduce_mean(tf.math.squared_difference(y, p), -1), PLAIN),
-    "tf.function with XLA": (inside_a_function, PLAIN),
     "Loss subclass that returns elements": (SquaredElements(), PLAIN),
-    "function that returns elements": (lambda y, p: tf.square(y - p), PLAIN),
+    "function that returns elements": (lambda y, p: ops.square(y - p), PLAIN),
     "function that returns a scalar": (lambda y, p: ops.mean(ops.square(y - p)), PLAIN),
     "function that returns (batch, 1)": (lambda y, p: ops.mean(ops.square(y - p), -1, keepdims=True), PLAIN),
     # linear ends of every kind
     "sum of two losses": (lambda y, p: ops.mean(ops.square(y - p), -1) + ops.mean(ops.abs(y - p), -1), TWO_PARTS),
     "weights within": (lambda y, p: ops.mean(ops.square(y - p) * np.float32([1, 5, 9]), -1), PLAIN),
-    "matvec": (lambda y, p: tf.linalg.matvec(tf.square(y - p), tf.constant([0.2, 0.3, 0.5])), PLAIN),
-    "einsum": (lambda y, p: tf.einsum("bc,c->b", tf.square(y - p), tf.constant([0.2, 0.3, 0.5])), PLAIN),
-    "l2_loss": (lambda y, p: tf.nn.l2_loss(y - p), PLAIN),
+    "matvec": (lambda y, p: ops.matmul(ops.square(y - p), np.float32([0.2, 0.3, 0.5])), PLAIN),
+    "einsum": (lambda y, p: ops.einsum("bc,c->b", ops.square(y - p), np.float32([0.2, 0.3, 0.5])), PLAIN),
     "cumulative": (lambda y, p: ops.mean(ops.cumsum(ops.square(y - p), axis=-1), -1), PLAIN),
     "one tensor on three roads": (three_roads, PLAIN),
     "slices with a loss each": (
@@ -239,7 +257,6 @@ OWN = {
     ),
     "where": (lambda y, p: ops.mean(ops.where(y > 0, ops.square(y - p), 0.1 * ops.abs(y - p)), -1), PLAIN),
     "mean over some": (mean_over_some, PLAIN),
-    "boolean mask": (lambda y, p: tf.reduce_mean(tf.boolean_mask(tf.square(y - p), y > 0)), PLAIN),
     "segments": (by_segment, PLAIN),
     "constant": (lambda y, p: ops.mean(ops.square(y - p), -1) + 3.0, WITH_CONSTANT),
     "targets alone": (lambda y, p: ops.mean(y, -1) - ops.mean(p, -1), WITH_CONSTANT),
@@ -263,24 +280,58 @@ OWN = {
         "output o: ratio along -",
     ),
     "pairs of samples": (
-        lambda y, p: tf.reduce_mean(tf.exp(-tf.reduce_sum(tf.square(p[:, None] - p[None]), -1))),
+        lambda y, p: ops.mean(ops.exp(-ops.sum(ops.square(p[:, None] - p[None]), -1))),
         "output o: exact along axis0, axis1",  # an element of two samples belongs to neither
     ),
     "sorted errors": (lovasz_hinge, "output o: exact along batch, class"),
     "hardest five": (hardest_five, "output o: exact along batch, class"),
-    "stop_gradient": (lambda y, p: ops.mean(tf.stop_gradient(ops.abs(y - p)) * ops.square(y - p), -1), PLAIN),
-    "custom gradient": (
-        tf.custom_gradient(lambda y, p: (tf.reduce_mean(tf.square(y - p), -1), lambda g: (None, 7 * p * g[:, None]))),
-        BATCH,
-    ),
+    "stop_gradient": (lambda y, p: ops.mean(ops.stop_gradient(ops.abs(y - p)) * ops.square(y - p), -1), PLAIN),
     "branch of the graph": (branches, "output o: opaque along batch"),
     "loop": (three_times, "output o: opaque along batch"),
-    "map_fn": (mapped, "output o: opaque along batch"),
-    "numpy_function": (
-        lambda y, p: tf.reshape(tf.numpy_function(lambda a, b: np.square(a - b).mean(), [y, p], tf.float32), ()),
-        "output o: opaque along -",
-    ),
 }  # fmt: skip
+if ON_TENSORFLOW:
+    OWN |= {
+        "tf ops": (lambda y, p: tf.reduce_mean(tf.math.squared_difference(y, p), -1), PLAIN),
+        "tf.function with XLA": (tf.function(inside_a_function, jit_compile=True), PLAIN),
+        "l2_loss": (lambda y, p: tf.nn.l2_loss(y - p), PLAIN),
+        "boolean mask": (lambda y, p: tf.reduce_mean(tf.boolean_mask(tf.square(y - p), y > 0)), PLAIN),
+        "custom gradient": (
+            tf.custom_gradient(lambda y, p: (tf.reduce_mean(tf.square(y - p), -1), lambda g: (None, 7 * p * g[:, None]))),
+            BATCH,
+        ),
+        "map_fn": (mapped, "output o: opaque along batch"),
+        "numpy_function": (
+            lambda y, p: tf.reshape(tf.numpy_function(lambda a, b: np.square(a - b).mean(), [y, p], tf.float32), ()),
+            "output o: opaque along -",
+        ),
+    }  # fmt: skip
+else:
+
+    @jax.custom_vjp
+    def seven_times(y, p):
+        return jnp.mean(jnp.square(y - p), -1)
+
+    seven_times.defvjp(lambda y, p: (seven_times(y, p), (y, p)), lambda kept, g: (None, 7 * kept[1] * g[:, None]))
+
+    def scanned(y, p):
+        return jax.lax.scan(lambda total, one: (total, jnp.mean(jnp.square(one[0] - one[1]))), 0.0, (y, p))[1]
+
+    def called_back(y, p):
+        return jax.pure_callback(lambda a, b: np.square(a - b).mean(), jax.ShapeDtypeStruct((), "float32"), y, p)
+
+    OWN |= {
+        "jnp": (lambda y, p: jnp.mean((y - p) ** 2, -1), PLAIN),
+        "jax.jit": (jax.jit(inside_a_function), PLAIN),
+        "vmap": (jax.vmap(lambda y, p: jnp.mean(jnp.square(y - p))), PLAIN),
+        "checkpoint": (jax.checkpoint(inside_a_function), PLAIN),
+        "boolean mask": (lambda y, p: jnp.mean(jnp.square(y - p), where=y > 0), PLAIN),
+        "custom_vjp": (seven_times, BATCH),
+        "scan": (scanned, "output o: opaque along batch"),
+        "fori_loop": (
+            lambda y, p: jax.lax.fori_loop(0, 3, lambda k, total: total + inside_a_function(y, p), jnp.zeros(6)),
+            "output o: opaque along batch",
+        ),
+    }
 for label, (loss, shows) in OWN.items():
 
     @case(shows, name=f"own: {label}")
@@ -306,7 +357,7 @@ def weights_packed_into_the_targets():
     return compiled(dense(), packed), inputs(6, 4), weights(6, 4)
 
 
-@case("output o: ratio along batch, axis1, axis2, class; constant constant in o: exact along -")
+@tensorflow_alone("output o: ratio along batch, axis1, axis2, class; constant constant in o: exact along -")
 def structural_similarity():
     y = weights(2, 12, 12, 1)
     return compiled(pixels(1, "sigmoid", size=12), lambda y, p: 1 - tf.image.ssim(y, p, 1.0)), inputs(2, 12, 12, 3), y
@@ -663,7 +714,7 @@ def regularisers_inside_a_nested_model():
     return compiled(keras.Model(z, layers.Dense(3, name="o")(inner(z))), "mse"), inputs(6, 4), targets(6, 3)
 
 
-@case(
+@tensorflow_alone(
     f"{PLAIN}; add_loss variation: exact along batch, row, axis2, feature + batch, axis1, col, feature".replace(
         "batch, class", "batch, row, col, class"
     )
@@ -738,7 +789,7 @@ def compute_loss_nonlinear():
     return compiled(dense(kind=Logarithm, kernel_regularizer="l2"), "mse"), inputs(6, 4), targets(6, 3)
 
 
-@case("output compute_loss: exact along axis0 + batch, class")
+@tensorflow_alone("output compute_loss: exact along axis0 + batch, class")
 def compute_loss_with_a_gradient_inside():
     x = keras.Input((4,))
     model = GradientPenalty(x, layers.Dense(1, name="o")(layers.Dense(3, activation="tanh")(x)))
@@ -823,7 +874,7 @@ def two_draws_from_one_seed():
     return compiled(keras.Model(x, layers.Dense(3, name="o")(Noise()(x))), "mse"), inputs(6, 4), targets(6, 3)
 
 
-@case(PLAIN)
+@tensorflow_alone(PLAIN)
 def strings_as_inputs():
     x = keras.Input((1,), dtype="string")
     hidden = layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot")(x)

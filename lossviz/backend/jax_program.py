@@ -294,12 +294,9 @@ class JaxProgram(Program):
             return jax.linear_transpose(back, jax.typeof(value))(tuple(arrays[count : 2 * count]))
 
         inputs = [*at, *directions, *others]
-        try:
-            jax.eval_shape(forward, *map(self._spec, inputs))
-            compute = forward
-        except (TypeError, NotImplementedError, ValueError):
-            jax.eval_shape(turned, *map(self._spec, inputs))
-            compute = turned
+        ruled = any("custom_vjp" in word for node in needed([cut], set(points)) for word in _primitives(node.eqn))
+        compute = turned if ruled else forward
+        jax.eval_shape(compute, *map(self._spec, inputs))  # raises now where something has no derivative
         return kept, directions, self._node(inputs, compute, [self._spec(cut)]).outputs[0]
 
     def rounds(self, op: Op) -> Rounds | None:
@@ -405,7 +402,9 @@ def _computed(eqn: Any) -> Callable[..., Sequence]:
 
 
 def _primitives(eqn: Any) -> set[str]:
-    """The names of the primitives of an equation, and of all that it holds."""
+    """The names of the primitives of an equation, and of all that it holds; none of a derivative."""
+    if eqn is None:
+        return set()
     found = {eqn.primitive.name}
     for inner in jaxprs_in_params(eqn.params):
         for one in getattr(inner, "jaxpr", inner).eqns:
