@@ -989,6 +989,7 @@ def test_a_near_miss(name):
     assert rule not in [finding.rule for finding in lint(make(), *arguments)]
 
 
+@only_tensorflow
 def test_a_short_last_batch():
     """5.5 and 5.5 of two outputs, printed by `fit` itself; the mean over the samples is 4 (keras 3.15.1)."""
     model = two(["mse", "mae"], optimizer=keras.optimizers.SGD(0.0))
@@ -1003,6 +1004,15 @@ def test_a_short_last_batch():
     assert numbers(found[1].sentence) == pytest.approx([3, 2, 1, logs["b_loss"], np.mean([1, 1, 2])], rel=1e-3)
 
 
+def test_a_short_last_batch_where_keras_prints_the_mean_over_the_samples():
+    """As TensorFlow does eagerly, and JAX does."""
+    model = two(["mse", "mae"], run_eagerly=ON_TENSORFLOW)
+    x, y = A([[1.0], [1.0], [2.0]]), [np.zeros((3, 1))] * 2
+    assert model.evaluate(x, y, batch_size=2, verbose=0, return_dict=True)["a_loss"] == 2.0
+    assert lint(model, x, y, batch_size=2) == ()
+
+
+@only_tensorflow
 def test_a_short_last_batch_of_a_whole_data_set():
     x, y = A([[1.0], [1.0], [2.0]]), [np.zeros((3, 1))] * 2
     report = lossviz.explain(two(["mse", "mae"]), x, y, batch_size=2)

@@ -343,6 +343,12 @@ def replicas(model: keras.Model) -> int:
     return 1 if strategy is None else strategy.num_replicas_in_sync
 
 
+def prints_means_of_batches(model: keras.Model) -> bool:
+    """Does Keras print beside each of several outputs the mean of the losses of batches, whatever their sizes? On
+    TensorFlow it does, unless it runs its steps eagerly; on JAX it prints the mean over the samples."""
+    return backend.backend() == "tensorflow" and not model.run_eagerly
+
+
 def is_built(model: keras.Model) -> bool:
     """Have the model, its layers and its compiled loss made their variables?
 

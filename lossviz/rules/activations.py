@@ -101,6 +101,11 @@ def _twice(case: Case) -> Iterator[tuple[str, str, str, Value]]:
             outer, inner, value = found
             name = next((out.name for out in case.outputs if value.op in case.operations(out)), "compute_loss")
             yield name, outer, inner, value
+    for entry in case.crossentropies:
+        if entry.from_logits and not entry.takes_logits:
+            outer = "sigmoid" if entry.kind == "binary" else "softmax"
+            for inner, value in _already(case, entry.output, outer)[:1]:
+                yield evidence.owner(case, entry), outer, inner, value
 
 
 def _squashing(case: Case) -> list[Op]:
@@ -116,20 +121,26 @@ def _squashed(case: Case, op: Op) -> tuple[str, str, Value] | None:
     if op.info["how"] == "softplus":  # of p, and of -p, it is the logarithm of a sigmoid
         value = value.op.inputs[0] if value.op.kind == "neg" else value
     elif op.info["how"] == "log1p":  # as TensorFlow has it: log1p(exp(-abs(p))), or with where(p >= 0, -p, p)
-        power = value.op.inputs[0] if value.op.info.get("how") == "exp" else value
-        one, *others = power.op.inputs or [power]
-        if power.op.kind == "neg" and one.op.info.get("how") == "abs" and not op.forward:
+        power = value.op.inputs[0].op if value.op.info.get("how") == "exp" else value.op
+        one, *others = power.inputs or [value]
+        if power is value.op:
+            return None
+        if power.kind == "neg" and one.op.info.get("how") == "abs" and not op.forward:
             value = one.op.inputs[0]
-        elif power.op.kind == "select" and others[0].op.kind == "neg" and others[0].op.inputs[0] is others[1]:
+        elif power.kind == "select" and others[0].op.kind == "neg" and others[0].op.inputs[0] is others[1]:
             value, plain = others[1], True
         else:
             return None
-    chain = evidence.squashes(value)
-    if plain:
-        chain = chain or _squashed_by_hand(case, value, outer) or _squashed_by_range(case, value, outer)
-    elif chain and chain[0][0] != outer:
+    chain = _already(case, value, outer) if plain else evidence.squashes(value)
+    if not plain and chain and chain[0][0] != outer:
         return None
     return (outer, *chain[0]) if chain else None
+
+
+def _already(case: Case, value: Value, outer: str) -> list[tuple[str, Value]]:
+    """What a softmax or sigmoid is taken of, where it is one already, however it was made."""
+    found = evidence.squashes(value)
+    return found or _squashed_by_hand(case, value, outer) or _squashed_by_range(case, value, outer)
 
 
 def _squashed_by_hand(case: Case, value: Value, outer: str) -> list[tuple[str, Value]]:

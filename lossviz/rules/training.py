@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
+from lossviz.backend import keras_private as _keras
 from lossviz.report.findings import Finding
 from lossviz.rules import evidence
 from lossviz.rules.evidence import Case, Output, loss_name
@@ -70,9 +71,9 @@ def short_last_batch(case: Case) -> Faults:
     Way out: a batch size that divides the number of samples, or the loss as a metric of the output.
     """
     count, size = case.batch_size or 0, case.batches_of
-    if not size or case.model is None or case.model.run_eagerly or len(case.outputs) < 2 or count <= size:
+    if not size or case.model is None or len(case.outputs) < 2 or count <= size or not count % size:
         return
-    if not count % size:
+    if not _keras.prints_means_of_batches(case.model):
         return
     starts = range(0, count, size)
     samples = np.array([min(size, count - start) for start in starts])
@@ -155,7 +156,7 @@ def _of_batches(case: Case, out: Output, starts: Sequence[int], size: int | None
 
 def of_epoch(model: keras.Model, losses: Mapping[str, Sequence[float]], samples: Sequence[int]) -> tuple[Finding, ...]:
     """What is wrong with the numbers that Keras prints beside each output, from the loss of each batch."""
-    if model.run_eagerly or len(losses) < 2 or len(set(samples)) < 2:
+    if not _keras.prints_means_of_batches(model) or len(losses) < 2 or len(set(samples)) < 2:
         return ()
     found = [fault for name, values in losses.items() for fault in _short(name, values, np.asarray(samples))]
     return tuple(short_last_batch.findings_of(found))
