@@ -349,6 +349,16 @@ def prints_means_of_batches(model: keras.Model) -> bool:
     return backend.backend() == "tensorflow" and not model.run_eagerly
 
 
+def trains_on_arrays() -> bool:
+    """Does Keras train on a loss that is an array? TensorFlow differentiates its sum, JAX nothing but one number."""
+    return backend.backend() == "tensorflow"
+
+
+def counts_labels_outside_as_zero() -> bool:
+    """Has a label that no class stands for the sparse crossentropy 0? On JAX, whose one-hot row is all zeros then."""
+    return backend.backend() == "jax"
+
+
 def is_built(model: keras.Model) -> bool:
     """Have the model, its layers and its compiled loss made their variables?
 

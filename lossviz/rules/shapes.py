@@ -7,6 +7,7 @@ import math
 import keras
 import numpy as np
 
+from lossviz.backend import keras_private as _keras
 from lossviz.backend.program import Op, Value
 from lossviz.rules import evidence
 from lossviz.rules.evidence import Case, Output
@@ -171,11 +172,13 @@ def reduction_none(case: Case) -> Faults:
         if not shape or math.prod(shape) < 2 or not out.reaches:
             continue
         values = case.value(out.tensor).astype(np.float64)
+        training = f"trains on its sum, {n(float(values.sum()))}, with gradients {values.size} times as large"
+        if not _keras.trains_on_arrays():
+            training = "cannot train on it, because on JAX only one number has a gradient"
         yield (
             out.name,
             f"the loss has no reduction and stays an array of shape {shape}: Keras prints its mean, "
-            f"{n(float(values.mean()))}, and trains on its sum, {n(float(values.sum()))}, with gradients "
-            f"{values.size} times as large.",
+            f"{n(float(values.mean()))}, and {training}.",
             "Compile with reduction='sum_over_batch_size', the default; keep reduction=None for calls of your own.",
         )
 

@@ -7,6 +7,7 @@ import math
 import keras
 import numpy as np
 
+from lossviz.backend import keras_private as _keras
 from lossviz.backend.program import Op
 from lossviz.backend.recorded import Crossentropy
 from lossviz.rules import evidence
@@ -35,6 +36,9 @@ def labels_range(case: Case) -> Faults:
                 continue
             low, high = labels.min(), labels.max()
             what = "raises an error" if case.error is not None else f"makes the loss {n(case.report.reported)}"
+            elsewhere = "on a GPU or under XLA it is NaN"
+            if _keras.counts_labels_outside_as_zero():
+                elsewhere = "each of them counts as 0, and on TensorFlow it is an error or NaN"
             if low >= 1 and high == classes:
                 fix = "Count the classes from 0: y - 1."
             elif np.unique(labels[outside]).size == 1:
@@ -48,8 +52,8 @@ def labels_range(case: Case) -> Faults:
             yield (
                 where,
                 f"y holds labels from {n(low)} to {n(high)}, but the predictions have {classes} classes, 0 to "
-                f"{classes - 1}: {int(outside.sum())} of {labels.size} labels are outside. Here that {what}; on a GPU "
-                "or under XLA it is NaN.",
+                f"{classes - 1}: {int(outside.sum())} of {labels.size} labels are outside. Here that {what}; "
+                f"{elsewhere}.",
                 fix,
             )
         else:
