@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lossviz.backend import serial
-from lossviz.backend.quiet import require_backend
+from lossviz.backend.quiet import STEPS, require_backend
 from lossviz.report.escape import clean
 from lossviz.report.findings import Finding
 
@@ -73,7 +73,7 @@ class Guard:
         return tuple(finding for _, finding in self.found)
 
     def __enter__(self) -> Guard:
-        require_backend("lossviz.guard")
+        require_backend("lossviz.guard", STEPS)
         return self.open()
 
     def __exit__(self, *_: object) -> None:
