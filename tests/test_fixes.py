@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
-from models import compiled, inputs, labels, onehot, weights
+from models import ON_TENSORFLOW, compiled, inputs, labels, onehot, weights
 
 import lossviz
 from lossviz import rules
@@ -88,10 +88,14 @@ CASES = {
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("rule", CASES)
 def test_a_fix_of_one_change_is_tried_and_what_came_of_it_is_said(rule):
+    if rule == "swapped-activation" and not ON_TENSORFLOW:
+        pytest.skip("TensorFlow's own")
     make, data, change = CASES[rule]
     (finding,) = [finding for finding in lossviz.lint(make(), *data, try_fixes=True) if finding.rule == rule]
     assert finding.tried.startswith(f"{change}: ") and finding.tried.endswith("; finding gone")
-    assert re.search(r"loss after 20 steps \S+ → \S+;", finding.tried)
+    trains = ON_TENSORFLOW or rule != "reduction-none"  # JAX differentiates no array
+    before = r"\S+" if trains else "refused by Keras"
+    assert re.search(rf"loss after 20 steps {before} → \S+;", finding.tried)
     assert str(finding).splitlines()[2] == f"Tried: {finding.tried}"
 
 
