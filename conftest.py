@@ -55,33 +55,27 @@ def without_drawings(outputs: list) -> list:
 #: `SAMPLE` of each runs, always the same ones, and only the notebooks that were stored with at most `SECONDS`.
 LONG = {
     *("certified_axes", "cli", "epoch", "examples", "explain_errors", "explain_leaves_no_trace", "explain_shares"),
-    *(
-        "explain_matches_keras",
-        "figures",
-        "files_hostile",
-        "files_sound",
-        "findings",
-        "findings_sound",
-        "fixes",
-        "graph",
-    ),
-    *("guard", "kept", "keras_private", "layers", "loss_parts", "losses", "losses_backends", "museum", "nonfinite"),
-    *("playground", "plots", "program", "reach", "run", "testing"),
+    *("explain_matches_keras", "figures", "files_hostile", "files_sound", "findings", "findings_sound", "fixes"),
+    *("graph", "guard", "kept", "keras_private", "layers", "loss_parts", "losses", "losses_backends", "museum"),
+    *("nonfinite", "playground", "plots", "program", "reach", "run", "testing"),
 }
 SAMPLE = 6
 SECONDS = 10
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--long", action="store_true", help="also what takes long: every case of the long sets, every notebook"
-    )
+    group = parser.getgroup("how much of what takes long runs (default: a sample)")
+    group.addoption("--long", action="store_true", help="every case of the long sets, every notebook")
+    group.addoption("--notebooks", action="store_true", help="every notebook")
+    group.addoption("--sample", action="store_true", help="a sample of the files that are named, too")
 
 
 def pytest_configure(config):
     if not hasattr(config, "workerinput"):  # the workers of pytest-xdist do as they find it here
         chosen = config.args_source is config.ArgsSource.ARGS or config.option.keyword
-        os.environ["LOSSVIZ_LONG_TESTS"] = "1" if config.getoption("--long") or chosen else ""
+        whole = config.getoption("--long") or (chosen and not config.getoption("--sample"))
+        os.environ["LOSSVIZ_LONG_TESTS"] = "1" if whole else ""
+        os.environ["LOSSVIZ_LONG_NOTEBOOKS"] = "1" if whole or config.getoption("--notebooks") else ""
 
 
 def pytest_collection_modifyitems(config, items):
@@ -94,7 +88,7 @@ def pytest_collection_modifyitems(config, items):
 
 def _in_sample(item) -> bool:
     if isinstance(item, IPyNbCell):
-        return _seconds(item.path) <= SECONDS
+        return bool(os.environ["LOSSVIZ_LONG_NOTEBOOKS"]) or _seconds(item.path) <= SECONDS
     if item.path.stem.removeprefix("test_") not in LONG:
         return True
     return zlib.crc32(item.nodeid.encode()) % SAMPLE == 0
