@@ -53,6 +53,16 @@ LAST = {
     "sigmoid times 255": (lambda h: layers.Rescaling(255.0)(ops.sigmoid(h)), 0, 255),
     "negative": (lambda h: -ops.relu(h), -np.inf, 0),
     "mean of sigmoids": (lambda h: ops.mean(ops.sigmoid(h), axis=-1, keepdims=True), 0, 1),
+    "means of windows of sigmoids": (
+        lambda h: layers.Reshape((1,))(layers.AveragePooling1D(2)(layers.Reshape((2, 1))(ops.sigmoid(h)))),
+        0,
+        1,
+    ),
+    "largest of windows of sigmoids": (
+        lambda h: layers.Reshape((1,))(layers.MaxPooling1D(2)(layers.Reshape((2, 1))(ops.sigmoid(h)))),
+        0,
+        1,
+    ),
     "product of sigmoids": (lambda h: ops.sigmoid(h) * ops.sigmoid(2 * h + 1), 0, 1),
     "part of a sum": (lambda h: ops.exp(h) / ops.sum(ops.exp(h), axis=-1, keepdims=True), 0, np.inf),
     "part of its own sum": (lambda h: (lambda e: e / ops.sum(e, axis=-1, keepdims=True))(ops.exp(h)), 0, 1),

@@ -634,8 +634,9 @@ def _updated(node: Node):
 
 def _window(node: Node):
     sizes = node.eqn.params["window_dimensions"]
-    added = node.eqn.primitive.name == "reduce_window_sum"
-    return "window", {"channels": sizes[-1] == 1, "nonlinear": not added, "by_order": not added}, node.inputs
+    how = node.eqn.primitive.name.removeprefix("reduce_window").removeprefix("_")
+    info = {"how": how, "size": math.prod(sizes), "channels": sizes[-1] == 1}
+    return "window", info | {"nonlinear": how != "sum", "by_order": how != "sum"}, node.inputs
 
 
 def _sorted(node: Node):

@@ -70,7 +70,7 @@ KINDS: dict[str, Kind] = {
     "pick": Kind(axes.pick, FIRST, collects=True, said="pick"),  # info: axis and batch_dims, or depth
     "cumulate": Kind(axes.without, FIRST, collects=True),  # info: axes
     "scatter": Kind(axes.nameless, FIRST, collects=True),  # info: linear, how
-    "window": Kind(axes.window, FIRST, collects=True),  # of a convolution, or (info: how) a mean, max; info: channels
+    "window": Kind(axes.window, FIRST, collects=True),  # of a convolution, or info: how (mean, max, sum), channels
     # what is made anew, or cannot be read
     "mix": Kind(axes.mix),  # info: axes (how many of the last ones), by_order
     "fresh": Kind(axes.nameless),  # info: by_shape; how is "constant" where the code holds the numbers

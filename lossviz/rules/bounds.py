@@ -240,7 +240,11 @@ class Bounds:
     def on_window(self, op: Op, *inputs: Range) -> Range:
         if _is_affine(op):
             return self.on_contract(op, *inputs)
-        return _hull(inputs[0]) if op.info.get("how") in ("mean", "max", "min") else ANYTHING
+        one, how = _hull(inputs[0]), op.info.get("how")
+        if how == "sum" and one.limited:  # at an edge, of fewer numbers
+            size = op.info["size"]
+            return _range(min(0.0, size * float(one.low)), max(0.0, size * float(one.high)), free=one.free)
+        return one if how in ("mean", "max", "min") else ANYTHING
 
     def on_other(self, op: Op, *inputs: Range) -> Range:
         if _is_affine(op):
@@ -346,7 +350,7 @@ class Bounds:
 
 def _is_affine(op: Op) -> bool:
     """Does it add up products of its inputs?"""
-    return op.kind == "contract" or bool(op.info.get("affine")) or (op.kind == "window" and len(op.inputs) > 1)
+    return op.kind == "contract" or bool(op.info.get("affine")) or (op.kind == "window" and "how" not in op.info)
 
 
 def _plus(one: Range, other: Range) -> Range:
