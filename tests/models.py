@@ -21,15 +21,15 @@ ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 only_tensorflow = pytest.mark.skipif(not ON_TENSORFLOW, reason="TensorFlow's own")
 
 
-def on_jax_alone(code: str) -> str:
-    """What the code prints in a process of its own, in which Keras is a stub that runs on JAX, and there is no
+def on_another_backend(code: str, name: str = "torch") -> str:
+    """What the code prints in a process of its own, in which Keras is a stub that runs on this backend, and there is no
     TensorFlow."""
-    stub = """
+    stub = f"""
         import sys, types
         sys.modules["tensorflow"] = None  # importing it fails
         keras = sys.modules["keras"] = types.ModuleType("keras")
-        keras.backend = types.SimpleNamespace(backend=lambda: "jax")
-        keras.callbacks = types.SimpleNamespace(Callback=object)
+        keras.backend = types.SimpleNamespace(backend=lambda: {name!r})
+        keras.callbacks, keras.ops = types.SimpleNamespace(Callback=object), None
     """
     command = [sys.executable, "-c", textwrap.dedent(stub) + textwrap.dedent(code)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from guarded_scripts import LARGE, SCRIPTS, X, Y, net
-from models import on_jax_alone
+from models import on_another_backend
 
 import lossviz
 from lossviz.ask import guard as guard_module
@@ -288,12 +288,14 @@ def test_explain_inside_is_not_looked_at_and_models_can_go(capsys):
         assert gone() is None
 
 
-def test_other_backends_are_refused_in_one_sentence():
-    found = on_jax_alone("""
+@pytest.mark.parametrize("name", ["jax", "torch"])
+def test_other_backends_are_refused_in_one_sentence(name):
+    code = """
         import lossviz
         try:
             with lossviz.guard(): pass
         except RuntimeError as error:
             print(error)
-    """)
-    assert found.startswith("lossviz.guard reads TensorFlow graphs, and Keras runs on 'jax' here.")
+    """
+    found = on_another_backend(code, name)
+    assert found.startswith(f"lossviz.guard reads TensorFlow graphs, and Keras runs on '{name}' here.")

@@ -17,7 +17,7 @@ from models import (
     dense,
     inputs,
     labels,
-    on_jax_alone,
+    on_another_backend,
     onehot,
     pixels,
     sequence,
@@ -653,11 +653,11 @@ def test_several_replicas_are_refused():
 
 
 def test_another_backend_is_refused():
-    found = on_jax_alone("""
+    found = on_another_backend("""
         import lossviz
         try:
             lossviz.LossParts()
         except RuntimeError as error:
             print(error)
     """)
-    assert found.startswith("lossviz.LossParts reads TensorFlow graphs, and Keras runs on 'jax' here.")
+    assert found.startswith("lossviz.LossParts reads the graphs of TensorFlow and JAX, and Keras runs on 'torch' here.")
