@@ -296,7 +296,7 @@ if ON_TENSORFLOW:
         "l2_loss": (lambda y, p: tf.nn.l2_loss(y - p), PLAIN),
         "boolean mask": (lambda y, p: tf.reduce_mean(tf.boolean_mask(tf.square(y - p), y > 0)), PLAIN),
         "custom gradient": (
-            tf.custom_gradient(lambda y, p: (tf.reduce_mean(tf.square(y - p), -1), lambda g: (None, 7 * p * g[:, None]))),
+            tf.custom_gradient(lambda y, p: (tf.reduce_mean((y - p) ** 2, -1), lambda g: (None, 7 * p * g[:, None]))),
             BATCH,
         ),
         "map_fn": (mapped, "output o: opaque along batch"),
