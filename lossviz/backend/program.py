@@ -185,10 +185,10 @@ class Program(ABC):
         """What a loop does; None for any other operation, and for a loop that cannot be looked into."""
         return None
 
+    @abstractmethod
     def slopes(self, function: Callable) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         """`function`, of tensors of which some may be None, as one of arrays: its number, and its derivative with
         respect to the second of them."""
-        raise NotImplementedError
 
     @abstractmethod
     def rounding(self, root: Value, leaves: Sequence[np.ndarray]) -> tuple[float, str]:
