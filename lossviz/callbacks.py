@@ -75,7 +75,7 @@ class LossParts(keras.callbacks.Callback):
         prefix: goes before every name, for models that have a metric of the same name.
 
     Raises:
-        RuntimeError: Keras runs on another backend than TensorFlow.
+        RuntimeError: Keras runs on another backend than TensorFlow or JAX.
         ValueError: an argument does not fit. With the first batch, before anything is trained: `class_names` fit
             no output; the model is distributed over several replicas; it has a metric of the same name; its
             `train_step` or `test_step` does not call `compute_loss`, or calls it twice.

@@ -37,7 +37,7 @@ def assert_sound(
     Raises:
         AssertionError: something was found; it lists the findings, each with its way out.
         ValueError: `severity` or a name in `allow` is none that there is; and as `lossviz.lint`.
-        RuntimeError: Keras runs on another backend than TensorFlow.
+        RuntimeError: Keras runs on another backend than TensorFlow or JAX.
     """
     if severity not in SEVERITIES:
         raise ValueError(f"severity must be one of {', '.join(map(repr, SEVERITIES))}, got {severity!r}.")

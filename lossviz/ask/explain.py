@@ -80,7 +80,7 @@ def explain(
     Raises:
         ValueError: the model is not compiled, data and model do not fit, or Keras refuses the weights; the
             message names the argument, the shapes and the way out.
-        RuntimeError: Keras runs on another backend than TensorFlow.
+        RuntimeError: Keras runs on another backend than TensorFlow or JAX.
     """
     require_backend("lossviz.explain")
     from lossviz.ask import batch, checks, epoch, kept
@@ -124,7 +124,7 @@ def explain_loss(
 
     Raises:
         ValueError: the shapes do not fit, naming the argument, the shapes and the way out.
-        RuntimeError: Keras runs on another backend than TensorFlow.
+        RuntimeError: Keras runs on another backend than TensorFlow or JAX.
     """
     require_backend("lossviz.explain_loss")
     from lossviz.ask import batch

@@ -6,6 +6,7 @@ This module imports no Keras, so that a script may set Keras up as it likes befo
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import sys
 import threading
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lossviz.backend import serial
-from lossviz.backend.quiet import STEPS, require_backend
+from lossviz.backend.quiet import require_backend
 from lossviz.report.escape import clean
 from lossviz.report.findings import Finding
 
@@ -73,7 +74,7 @@ class Guard:
         return tuple(finding for _, finding in self.found)
 
     def __enter__(self) -> Guard:
-        require_backend("lossviz.guard", STEPS)
+        require_backend("lossviz.guard")
         return self.open()
 
     def __exit__(self, *_: object) -> None:
@@ -144,7 +145,7 @@ def guard(*, error: bool = False) -> Guard:
 
     Raises:
         GuardError: with `error`, by the call of Keras; its `findings` are the reason.
-        RuntimeError: Keras runs on another backend than TensorFlow.
+        RuntimeError: Keras runs on another backend than TensorFlow or JAX.
     """
     return Guard(error)
 
@@ -201,10 +202,10 @@ def _stand_before(model: keras.Model, kind: str) -> None:
     if function is None or getattr(function, "of_guard", False):
         return
 
-    def first(iterator: Iterator) -> Any:
+    def first(*arguments: Any) -> Any:
         _step_aside(model, attribute, first)
         watching = [] if serial.running() else [one for one in _active if one.watches()]
-        return _run(model, kind, function, iterator, watching)
+        return _run(model, kind, function, arguments, watching)
 
     first.of_guard = True
     first.stands_in_for = getattr(function, "stands_in_for", function)
@@ -220,9 +221,14 @@ def _step_aside(model: keras.Model, attribute: str, only: Callable | None = None
         setattr(model, attribute, ours.function)
 
 
-def _run(model: keras.Model, kind: str, function: Callable, iterator: Iterator, watching: list[Guard]) -> Any:
-    """`function(iterator)`, as it would be without us, after a look at its first batch."""
+def _run(model: keras.Model, kind: str, function: Callable, arguments: tuple, watching: list[Guard]) -> Any:
+    """`function(*arguments)`, as it would be without us, after a look at its first batch. The last of the arguments is
+    the iterator; on JAX the state of the model comes before it."""
     from lossviz.backend import keras_private, peek
+    from lossviz.backend.current import BACKEND
+
+    state, iterator = arguments[:-1], arguments[-1]
+    function = functools.partial(function, *state) if state else function
 
     def key(batch: Any) -> tuple:
         return (kind, keras_private.compiled_loss(model), *peek.kind_of(batch))
@@ -242,7 +248,8 @@ def _run(model: keras.Model, kind: str, function: Callable, iterator: Iterator, 
         return function(iterator)
     found_by = [one for one in watching if one.notes(model, key(batch if spec is None else spec))]
     if found_by:
-        findings = _look(model, kind, function, iterator, peek.plain(batch))
+        with BACKEND.readable(model, state):
+            findings = _look(model, kind, function, iterator, peek.plain(batch))
         _tell(model, kind, findings, found_by)
     return function(iterator)
 

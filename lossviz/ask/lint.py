@@ -46,7 +46,7 @@ def lint(
 
     Raises:
         ValueError: the model is not compiled, or Keras refuses the data for another reason; as `lossviz.explain`.
-        RuntimeError: Keras runs on another backend than TensorFlow.
+        RuntimeError: Keras runs on another backend than TensorFlow or JAX.
     """
     require_backend("lossviz.lint")
     import keras

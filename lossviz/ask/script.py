@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lossviz.ask.guard import Guard
-from lossviz.backend.quiet import STEPS, require_backend
+from lossviz.backend.quiet import require_backend
 
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
 
@@ -57,7 +57,7 @@ def _become(script: str, path: str, arguments: Sequence[str]) -> None:
 
 def _open(guard: Guard, say: Callable[[str], None]) -> None:
     try:
-        require_backend("lossviz run", STEPS)
+        require_backend("lossviz run")
         guard.open()
     except Exception as error:
         say(f"lossviz: the script runs, and nothing is looked at: {' '.join(str(error).split())}")

@@ -84,6 +84,11 @@ class Backend(ABC):
         what would be printed then."""
 
     @abstractmethod
+    def readable(self, model: Any, state: tuple) -> contextlib.AbstractContextManager:
+        """Inside a call of Keras's train or test function, before its step: while open, the variables of the model can
+        be read. `state` is what comes before the iterator in the call."""
+
+    @abstractmethod
     def trace_ahead(self, function: Callable, iterator: Any, batch: Any) -> bool:
         """Have Keras trace its train or test function as the call `function(iterator)` would, and run nothing. Is there
         a new trace?"""

@@ -143,6 +143,21 @@ class Jax(Backend):
 
         yield run
 
+    @contextlib.contextmanager
+    def readable(self, model: Any, state: tuple) -> Iterator[None]:
+        """While it trains, Keras takes the values out of the variables, and its step writes over their memory."""
+        (values,) = state
+        parts = [model.trainable_variables, model.non_trainable_variables, model.metrics_variables]
+        pairs = [pair for one in zip(parts, (*values[:2], values[-1])) for pair in zip(*one)]
+        before = [variable._value for variable, _ in pairs]
+        for variable, value in pairs:
+            variable._value = jnp.copy(value)
+        try:
+            yield
+        finally:
+            for (variable, _), value in zip(pairs, before):
+                variable._value = value
+
     def trace_ahead(self, function: Callable, iterator: Any, batch: Any) -> bool:
         return False
 

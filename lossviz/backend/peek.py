@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-import tensorflow as tf
+
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"  # elsewhere batches come from an iterator of Python
+if ON_TENSORFLOW:
+    import tensorflow as tf
 
 
 def spec_of(iterator: Any) -> Any:
     """What a `tf.data` iterator yields, as specs; None for any other, which does not know."""
-    return iterator.element_spec if isinstance(iterator, tf.data.Iterator) else None
+    return iterator.element_spec if ON_TENSORFLOW and isinstance(iterator, tf.data.Iterator) else None
 
 
 def is_distributed(iterator: Any) -> bool:
     """Does it yield one batch for each replica?"""
-    return isinstance(iterator, tf.distribute.DistributedIterator)
+    return ON_TENSORFLOW and isinstance(iterator, tf.distribute.DistributedIterator)
 
 
 def peek(iterator: Any, steps: int) -> tuple[Any, Iterator]:
@@ -30,7 +33,7 @@ def peek(iterator: Any, steps: int) -> tuple[Any, Iterator]:
     Raises:
         StopIteration: there is no batch left.
     """
-    if not isinstance(iterator, tf.data.Iterator):
+    if not (ON_TENSORFLOW and isinstance(iterator, tf.data.Iterator)):
         batch = next(iterator)
         return batch, itertools.chain([batch], iterator)
     batches: list = []
@@ -56,6 +59,8 @@ def _joined(first: tf.data.Dataset, second: tf.data.Dataset) -> tf.data.Dataset:
 
 def plain(batch: Any) -> Any:
     """The batch with None where `tf.data` has an optional without a value, as Keras hands it to its steps."""
+    if not ON_TENSORFLOW:
+        return batch
     return keras.tree.map_structure(lambda leaf: None if isinstance(leaf, tf.experimental.Optional) else leaf, batch)
 
 

@@ -11,8 +11,6 @@ from collections.abc import Iterator, MutableMapping
 
 #: The backends of Keras whose losses can be read.
 BACKENDS = ("tensorflow", "jax")
-#: Those whose training steps can be looked at before they run.
-STEPS = ("tensorflow",)
 
 
 def import_tensorflow() -> None:
@@ -38,17 +36,16 @@ def import_tensorflow() -> None:
         os.close(null)
 
 
-def require_backend(who: str, backends: tuple[str, ...] = BACKENDS) -> None:
-    """Import Keras and its backend quietly; RuntimeError, in the name of `who`, where that is none of `backends`."""
+def require_backend(who: str) -> None:
+    """Import Keras and its backend quietly; RuntimeError, in the name of `who`, where that is none that we can read."""
     import_tensorflow()
     import keras
 
-    if (name := keras.backend.backend()) not in backends:
-        graphs = "TensorFlow graphs" if backends == STEPS else "the graphs of TensorFlow and JAX"
+    if (name := keras.backend.backend()) not in BACKENDS:
         raise RuntimeError(
-            f"{who} reads {graphs}, and Keras runs on {name!r} here. Set "
-            f"{' or '.join(f'KERAS_BACKEND={one}' for one in backends)} before the first `import keras` (the number is "
-            "the same on every backend up to rounding, where Keras computes the same)."
+            f"{who} reads the graphs of TensorFlow and JAX, and Keras runs on {name!r} here. Set "
+            "KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax before the first `import keras` (the number is the same on "
+            "every backend up to rounding, where Keras computes the same)."
         )
 
 
