@@ -196,6 +196,7 @@ def test_what_is_fed_can_be_fetched_and_need_not_be_read():
 
 def test_a_bound_of_rounding_knows_slopes_that_come_in_slices():
     traced = graph.trace(lambda t: tf.reduce_sum(tf.gather(t * 1.0, [0, 2])), [tf.TensorSpec((3,))])
-    bound = graph.rounding(traced, traced.function.outputs[0], [np.array([1.0, 2.0, 3.0], "float32")])
+    bounds = graph.rounding(traced, traced.function.outputs[0], [np.array([1.0, 2.0, 3.0], "float32")])
+    bound = bounds["float32"]
     eps = np.finfo("float32").eps
     assert 4 * eps <= bound <= 40 * eps

@@ -106,14 +106,16 @@ def test_another_backend_is_told_and_the_script_runs(tmp_path):
     (tmp_path / "keras").mkdir()
     stub = """
         import types
-        backend = types.SimpleNamespace(backend=lambda: "jax")
+        backend = types.SimpleNamespace(backend=lambda: "torch")
         fit = lambda: "trained"
     """
     write(tmp_path / "keras", stub, "__init__.py")
     ours = python(tmp_path, "-m", "lossviz", "run", "--error", "train.py")
     assert (ours.returncode, ours.stdout) == (0, "trained\n")
     (line,) = ours.stderr.splitlines()
-    assert line.startswith("lossviz: the script runs, and nothing is looked at: lossviz run reads TensorFlow graphs")
+    assert line.startswith(
+        "lossviz: the script runs, and nothing is looked at: lossviz run reads the graphs of TensorFlow"
+    )
 
 
 @pytest.fixture

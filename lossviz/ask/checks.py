@@ -221,7 +221,7 @@ def _by_output(argument: str, given: Any, shapes: Mapping[str, tuple], fits: Cal
 _UNTRACEABLE = (
     *("has no attribute 'numpy'", "as a Python `bool`", "Iterating over", "must be a string or a real number, not"),
     *("only length-1 arrays can be converted", "object cannot be interpreted as an integer", "NotImplementedError"),
-    *("Cannot convert a symbolic", "__array__"),
+    *("Cannot convert a symbolic", "__array__", "boolean conversion of traced array", "concrete value"),
 )
 #: What Keras says where the data are not what a layer takes.
 _MISFITS = (

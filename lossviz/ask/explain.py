@@ -38,7 +38,7 @@ def explain(
     """Show how the loss of one batch, or of a whole data set, became one number, and who contributed how much.
 
     Args:
-        model: a compiled Keras 3 model (TensorFlow backend). An unbuilt model is built; otherwise nothing in
+        model: a compiled Keras 3 model, on TensorFlow or JAX. An unbuilt model is built; otherwise nothing in
             it changes: weights, optimizer, metrics and seeds are afterwards what they were.
         x, y, sample_weight: one batch, as for `model.test_on_batch`: arrays, or lists and dictionaries of
             arrays. float64 is cast to `keras.config.floatx()`, as `fit` does. Without `batch_size` all samples are

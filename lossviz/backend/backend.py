@@ -45,6 +45,10 @@ class Backend(ABC):
         """Does a crossentropy of this kind ("binary", "categorical") take the logits from behind the output?"""
 
     @abstractmethod
+    def predicted(self, model: Any, x: Any, **options: Any) -> Any:
+        """The forward pass as Keras's own step computes it."""
+
+    @abstractmethod
     def trace(self, compute: Callable[[Found, Sequence], Any], structure: list, model: Any, name: str) -> Traced:
         """Trace `compute(found, structure)` with placeholders for the arrays of `structure`; it fills in `found`."""
 

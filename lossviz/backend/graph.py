@@ -310,19 +310,23 @@ def holds_python(root: tf.Tensor) -> bool:
     return any(operation.type in _PYTHON for operation in ancestors([root], control=True))
 
 
-def rounding(trace: Trace, root: tf.Tensor, leaves: Sequence[np.ndarray]) -> float:
-    """See `Program.rounding`."""
+def rounding(trace: Trace, root: tf.Tensor, leaves: Sequence[np.ndarray]) -> dict[str, float]:
+    """See `Program.rounding`: the bound, by the dtype that each part of it comes from. The forward pass counts where it
+    is in half precision: what is compiled into one operation is not rounded in between."""
+    half = (tf.float16, tf.bfloat16)
     tensors = [
         out
         for operation in ancestors([root])
-        if operation.name not in trace.forward
         for out in operation.outputs
-        if out.dtype.is_floating
+        if out.dtype.is_floating and (operation.name not in trace.forward or out.dtype in half)
     ]
     with trace.graph.as_default():
         slopes = tf.gradients(root, tensors)
         pairs = [(t, tf.convert_to_tensor(slope)) for t, slope in zip(tensors, slopes) if slope is not None]
     numbers = trace.run([tensor for pair in pairs for tensor in pair], trace.feeds, leaves)
-    eps = float(np.finfo(root.dtype.as_numpy_dtype).eps) if root.dtype != tf.bfloat16 else 2.0**-7
-    sizes = (np.sum(np.abs(a.astype(np.float64) * b)) for a, b in zip(numbers[::2], numbers[1::2]))
-    return 2 * eps * float(sum(size for size in sizes if np.isfinite(size)))
+    bounds = {root.dtype.name: 0.0}
+    for (tensor, _), value, slope in zip(pairs, numbers[::2], numbers[1::2]):
+        eps = 2.0**-7 if tensor.dtype == tf.bfloat16 else float(np.finfo(tensor.dtype.as_numpy_dtype).eps)
+        size = 2 * eps * float(np.sum(np.abs(value.astype(np.float64) * slope)))
+        bounds[tensor.dtype.name] = bounds.get(tensor.dtype.name, 0.0) + (size if np.isfinite(size) else 0.0)
+    return bounds

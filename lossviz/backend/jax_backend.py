@@ -44,6 +44,10 @@ class Jax(Backend):
     def takes_logits(self, kind: str, output: Any) -> bool:
         return False
 
+    def predicted(self, model: Any, x: Any, **options: Any) -> Any:
+        """Through `call`, as `stateless_call` does: a layer that is called twice then forgets what it added before."""
+        return model.call(x, **options)
+
     def trace(self, compute: Callable[[Found, Sequence], Any], structure: list, model: Any, name: str) -> Traced:
         """A variable that is read is an input: those of the model, and whatever others turn out to be read."""
         arrays = leaves(structure)

@@ -45,6 +45,9 @@ class TensorFlow(Backend):
         made_by = getattr(getattr(output, "op", None), "type", None)  # no operation made an eager tensor
         return hasattr(output, "_keras_logits") or made_by == ("Sigmoid" if kind == "binary" else "Softmax")
 
+    def predicted(self, model: Any, x: Any, **options: Any) -> Any:
+        return model(x, **options)
+
     def trace(self, compute: Callable[[Found, Sequence], Any], structure: list, model: Any, name: str) -> Traced:
         arrays, found = leaves(structure), Found()
         specs = [tf.TensorSpec(leaf.shape, tf.as_dtype(leaf.dtype), f"leaf{k}") for k, leaf in enumerate(arrays)]

@@ -203,7 +203,8 @@ class TensorFlowProgram(Program):
         return run
 
     def rounding(self, root: Value, leaves: Sequence[np.ndarray]) -> tuple[float, str]:
-        return graph.rounding(self.trace, root.source, leaves), root.dtype
+        bounds = graph.rounding(self.trace, root.source, leaves)
+        return sum(bounds.values()), max(bounds, key=bounds.get)
 
     def measured(self, values: Iterable[Value]) -> dict[Value, Value]:
         with self.trace.graph.as_default():

@@ -65,7 +65,8 @@ def trace_model(model, x, y, sample_weight, training: bool, weight_word: str) ->
         (x, y, sample_weight), recorder = structure, found.recorder
         with _keras.recording_calls(model) as found.calls:
             with _keras.recording_activity(model) as activity, BACKEND.forward(found):
-                y_pred = model(x, training=training) if _accepts(model.call, "training") else model(x)
+                options = {"training": training} if _accepts(model.call, "training") else {}
+                y_pred = BACKEND.predicted(model, x, **options)
             found.predictions = [tensor for tensor in keras.tree.flatten(y_pred) if tensor is not None]
             for word, value in (("x", x), ("y_true", y), (weight_word, sample_weight)):
                 found.inputs[word] = [tensor for tensor in keras.tree.flatten(value) if tensor is not None]
