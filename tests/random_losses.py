@@ -1,7 +1,7 @@
 """Random losses that move elements, and where each element loss belongs, by the derivative alone.
 
-Nothing here knows how `lossviz` works: the truth is the Jacobian of the element losses, taken eagerly with a
-GradientTape at several points, and the share of an element is its value times the derivative of the loss by it.
+Nothing here knows how `lossviz` works: the truth is the Jacobian of the element losses, taken by the backend of Keras
+at several points, and the share of an element is its value times the derivative of the loss by it.
 
     PYTHONPATH=. python tests/random_losses.py 0 10000      prints what was compared and every difference
 """
@@ -9,19 +9,26 @@ GradientTape at several points, and the share of an element is its value times t
 from __future__ import annotations
 
 import collections
-import logging
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
+from models import ON_TENSORFLOW
+
+if ON_TENSORFLOW:
+    import tensorflow as tf
+else:
+    import jax
 
 SHAPES = ((4,), (4, 3), (5, 3), (3, 4, 2), (2, 4, 3), (2, 3, 4, 3), (3, 2, 2, 5))
 NAMES = {1: ("batch",), 2: ("batch", "class"), 3: ("batch", "step", "class"), 4: ("batch", "row", "col", "class")}
 ROUNDING = 1e-5
 
-Move = Callable[[tf.Tensor], tf.Tensor]
+Move = Callable[[Any], Any]
 
 
 def _along(axis: int, rank: int, part: slice) -> tuple[slice, ...]:
@@ -30,37 +37,48 @@ def _along(axis: int, rank: int, part: slice) -> tuple[slice, ...]:
 
 def _shift(axis: int) -> Move:
     def move(t):
-        pads = [(int(k == axis), 0) for k in range(t.shape.rank)]
-        return tf.pad(t, pads)[_along(axis, t.shape.rank, slice(0, t.shape[axis]))]
+        pads = [(int(k == axis), 0) for k in range(len(t.shape))]
+        return ops.pad(t, pads)[_along(axis, len(t.shape), slice(0, t.shape[axis]))]
 
     return move
 
 
 def _difference(axis: int) -> Move:
     def move(t):
-        rank = t.shape.rank
+        rank = len(t.shape)
         return t[_along(axis, rank, slice(1, None))] - t[_along(axis, rank, slice(None, -1))]
 
     return move
 
 
+def _cumulate(axis: int, reverse: bool) -> Move:
+    cumsum = tf.cumsum if ON_TENSORFLOW else jax.lax.cumsum
+    return lambda t: cumsum(t, axis, reverse=reverse)
+
+
 def _scatter(axis: int, places: list[int]) -> Move:
     def move(t):
-        order = [axis, *(k for k in range(t.shape.rank) if k != axis)]
-        first = tf.transpose(t, order)
-        filled = tf.scatter_nd([[place] for place in places], first[: len(places)], tf.shape(first))
-        return tf.transpose(filled, np.argsort(order).tolist())
+        order = [axis, *(k for k in range(len(t.shape)) if k != axis)]
+        first = ops.transpose(t, order)
+        filled = ops.scatter(np.array(places)[:, None], first[: len(places)], first.shape)
+        return ops.transpose(filled, np.argsort(order).tolist())
 
     return move
 
 
 def _convolution(filters: np.ndarray) -> Move:
     def move(t):
-        length = t.shape[-2] if t.shape.rank > 1 else 1
-        flat = tf.reshape(t, (-1, length, t.shape[-1]))
-        return tf.reshape(tf.nn.conv1d(flat, filters, 1, "SAME"), t.shape)
+        length = t.shape[-2] if len(t.shape) > 1 else 1
+        flat = ops.reshape(t, (-1, length, t.shape[-1]))
+        return ops.reshape(ops.conv(flat, filters, 1, "same"), t.shape)
 
     return move
+
+
+def _label(chosen: np.ndarray) -> Move:
+    if ON_TENSORFLOW:
+        return lambda t: tf.gather(t, chosen, axis=-1, batch_dims=chosen.ndim - 1)
+    return lambda t: ops.take_along_axis(t, chosen, axis=-1)
 
 
 def random_move(rng: np.random.Generator, shape: tuple[int, ...], linear: bool) -> tuple[str, Move] | None:
@@ -73,20 +91,20 @@ def random_move(rng: np.random.Generator, shape: tuple[int, ...], linear: bool) 
     indices = rng.integers(0, size, size).tolist()
     permuted = rng.permutation(size).tolist()
     moves: dict[str, Move] = {
-        "roll": lambda t: tf.roll(t, 1 + indices[0], axis),
+        "roll": lambda t: ops.roll(t, 1 + indices[0], axis),
         "shift": _shift(axis),
-        "cumsum": lambda t: tf.cumsum(t, axis, reverse=bool(indices[0] % 2)),
-        "gather": lambda t: tf.gather(t, indices, axis=axis),
-        "permute": lambda t: tf.gather(t, permuted, axis=axis),
+        "cumsum": _cumulate(axis, reverse=bool(indices[0] % 2)),
+        "gather": lambda t: ops.take(t, indices, axis),
+        "permute": lambda t: ops.take(t, permuted, axis),
         "scatter": _scatter(axis, permuted[: max(1, size - 1)]),
-        "reverse": lambda t: tf.reverse(t, [axis]),
-        "repeat": lambda t: tf.repeat(t, 2, axis=axis),
-        "flatten": lambda t: tf.reshape(t, [-1]),
-        "softmax": lambda t: tf.nn.softmax(t, axis=axis),
-        "sort": lambda t: tf.sort(t, axis=axis),
+        "reverse": lambda t: ops.flip(t, axis),
+        "repeat": lambda t: ops.repeat(t, 2, axis),
+        "flatten": lambda t: ops.reshape(t, [-1]),
+        "softmax": lambda t: ops.softmax(t, axis),
+        "sort": lambda t: ops.sort(t, axis),
     }
     order = rng.permutation(rank).tolist()
-    moves["transpose"] = lambda t: tf.transpose(t, order)
+    moves["transpose"] = lambda t: ops.transpose(t, order)
     if size > 1:
         moves["difference"] = _difference(axis)
         moves["slice"] = lambda t: t[_along(axis, rank, slice(1, None))]
@@ -94,25 +112,24 @@ def random_move(rng: np.random.Generator, shape: tuple[int, ...], linear: bool) 
         channels = shape[-1]
         filters = rng.normal(size=(int(rng.integers(1, 3)), channels, channels)).astype("float32")
         moves["convolution"] = _convolution(filters * (rng.random((1, channels, channels)) < 0.5).astype("float32"))
-        chosen = tf.constant(rng.integers(0, channels, (*shape[:-1], 1)))
-        moves["labels"] = lambda t: tf.gather(t, chosen, axis=-1, batch_dims=rank - 1)
+        moves["labels"] = _label(rng.integers(0, channels, (*shape[:-1], 1)))
     if rank == 2:
         moves["pairs"] = lambda t: t[:, None] - t[None]
     return (f"{kind}{axis}", moves[kind]) if kind in moves else None
 
 
 def _huber(y, p):
-    return tf.where(tf.abs(y - p) < 0.5, tf.square(y - p), tf.abs(y - p))
+    return ops.where(ops.abs(y - p) < 0.5, ops.square(y - p), ops.abs(y - p))
 
 
-ELEMENTS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
-    "squared": lambda y, p: tf.square(y - p),
-    "absolute": lambda y, p: tf.abs(y - p),
-    "relu": lambda y, p: tf.nn.relu(p - y),
-    "logarithm": lambda y, p: tf.math.log1p(tf.square(y - p)),
+ELEMENTS: dict[str, Callable[[Any, Any], Any]] = {
+    "squared": lambda y, p: ops.square(y - p),
+    "absolute": lambda y, p: ops.abs(y - p),
+    "relu": lambda y, p: ops.relu(p - y),
+    "logarithm": lambda y, p: ops.log1p(ops.square(y - p)),
     "huber": _huber,
-    "clipped": lambda y, p: tf.clip_by_value(tf.square(y - p), 0.01, 0.5),
-    "crossentropy": lambda y, p: -y * tf.math.log(tf.clip_by_value(p, 1e-7, 1.0)),
+    "clipped": lambda y, p: ops.clip(ops.square(y - p), 0.01, 0.5),
+    "crossentropy": lambda y, p: -y * ops.log(ops.clip(p, 1e-7, 1.0)),
 }
 
 
@@ -140,9 +157,9 @@ class RandomLoss:
             e = move(e)
         e = e if self.weight is None else e * self.weight
         e = e * y if self.by_target else e
-        if self.end == "last axis" and e.shape.rank:
-            return tf.reduce_mean(e, -1)
-        return {"mean": tf.reduce_mean, "sum": tf.reduce_sum}.get(self.end, tf.identity)(e)
+        if self.end == "last axis" and len(e.shape):
+            return ops.mean(e, -1)
+        return {"mean": ops.mean, "sum": ops.sum}.get(self.end, lambda e: e)(e)
 
     def __call__(self, y, p):
         return self.tail(self.elements(y, p), y)
@@ -157,23 +174,20 @@ def draw(seed: int) -> RandomLoss:
         y = np.eye(shape[-1], dtype="float32")[rng.integers(0, shape[-1], shape[:-1])]
     words: list[str] = []
 
-    def chain(current: tf.Tensor, linear: bool) -> tuple[list[Move], tf.Tensor]:
+    def chain(current: Any, linear: bool) -> tuple[list[Move], Any]:
         moves: list[Move] = []
         for _ in range(int(rng.integers(0, 3))):
             found = random_move(rng, tuple(current.shape), linear)
             if found is None or (found[0].startswith("pairs") and moves):
                 continue
-            try:
-                moved = found[1](current)
-            except (tf.errors.OpError, ValueError):  # it does not fit this shape
-                continue
-            if moved.shape.rank and moved.shape.num_elements():
+            moved = found[1](current)
+            if math.prod(moved.shape):
                 words.append(found[0])
                 moves.append(found[1])
                 current = moved
         return moves, current
 
-    before, current = chain(tf.constant(p), linear=False)
+    before, current = chain(ops.convert_to_tensor(p), linear=False)
     name = str(rng.choice(list(ELEMENTS)))
     words.append(name)
     after, current = chain(current, linear=True)
@@ -204,32 +218,53 @@ class Truth:
         return np.bincount(place[place >= 0], self.shares[place >= 0], minlength=size)
 
 
+def _slope(loss: RandomLoss, elements: Any, y: Any) -> np.ndarray:
+    """The derivative of the loss by each element."""
+    if not ON_TENSORFLOW:
+        return np.asarray(jax.grad(lambda e: ops.mean(loss.tail(e, y)))(elements))
+    with tf.GradientTape() as tape:
+        tape.watch(elements)
+        total = ops.mean(loss.tail(elements, y))
+    return tf.convert_to_tensor(tape.gradient(total, elements, unconnected_gradients="zero")).numpy()
+
+
+def _jacobian(loss: RandomLoss) -> Callable[[Any, Any], Any]:
+    """The function of (y, p) that gives one row for each element: its derivatives by p."""
+
+    def flat(y, p):
+        return ops.reshape(loss.elements(y, p), [-1])
+
+    if not ON_TENSORFLOW:
+        return jax.jit(jax.jacobian(flat, argnums=1))
+
+    @tf.function(autograph=False)
+    def slopes(y, p):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(p)
+            elements = flat(y, p)
+        return tape.jacobian(elements, p, unconnected_gradients="zero", experimental_use_pfor=False)
+
+    return slopes
+
+
 def truth(loss: RandomLoss, seed: int, rounds: int = 3) -> Truth:
     """Where the elements belong, by their Jacobian at the batch itself and at other values."""
     rng = np.random.default_rng(seed + 10**6)
-    with tf.GradientTape() as tape:
-        elements = tf.identity(loss.elements(tf.constant(loss.y), tf.constant(loss.p)))
-        tape.watch(elements)
-        total = tf.reduce_mean(loss.tail(elements, tf.constant(loss.y)))
-    slope = tf.convert_to_tensor(tape.gradient(total, elements, unconnected_gradients="zero"))
-    shares = (elements.numpy().astype(float) * slope.numpy()).ravel()
-    counts = slope.numpy().ravel() != 0  # an element that the loss cuts off has no share, wherever it comes from
+    y = ops.convert_to_tensor(loss.y)
+    elements = loss.elements(y, ops.convert_to_tensor(loss.p))
+    slope = _slope(loss, elements, y).ravel()
+    shares = np.asarray(elements).astype(float).ravel() * slope
+    counts = slope != 0  # an element that the loss cuts off has no share, wherever it comes from
     rank = loss.p.ndim
     here: list[np.ndarray] = []
     seen = [np.full(shares.size, -1) for _ in range(rank)]
     mixed, varies = [False] * rank, [False] * rank
-
-    @tf.function(autograph=False)
-    def slopes(y, p):  # one row for each element
-        with tf.GradientTape(persistent=True) as tape:
-            tape.watch(p)
-            flat = tf.reshape(loss.elements(y, p), [-1])
-        return tape.jacobian(flat, p, unconnected_gradients="zero", experimental_use_pfor=False)
+    slopes = _jacobian(loss)
 
     for number in range(rounds):
         p = loss.p if number == 0 else rng.uniform(0.05, 0.95, loss.p.shape).astype("float32")
         y = loss.y if number == 0 else rng.uniform(0.05, 0.95, loss.y.shape).astype("float32")
-        moved = slopes(tf.constant(y), tf.constant(p)).numpy() != 0
+        moved = np.asarray(slopes(ops.convert_to_tensor(y), ops.convert_to_tensor(p))) != 0
         for axis in range(rank):
             hit = moved.any(axis=tuple(k + 1 for k in range(rank) if k != axis))
             count = hit.sum(1)
@@ -305,7 +340,6 @@ def _normalised(loss: RandomLoss) -> bool:
 def main(first: int, last: int) -> int:
     import lossviz
 
-    tf.get_logger().setLevel(logging.ERROR)
     count: collections.Counter = collections.Counter()
     wrong = 0
     for seed in range(first, last):

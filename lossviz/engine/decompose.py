@@ -139,7 +139,8 @@ def _cut(loss: Loss) -> tuple[Tail, list[Branch]]:
 
 def _differentiate(loss: Loss, top: Tail, branches: list[Branch]) -> None:
     reached = [cut.tensor for cut in top.cuts]
-    slopes = dict(zip(reached, loss.program.gradients(loss.root, reached)))
+    held = [value for value in top.frontier if value not in reached]  # of a weight that is read twice, one factor
+    slopes = dict(zip(reached, loss.program.gradients(loss.root, reached, stops=held)))
     for branch in branches:
         root, cuts = branch.tail.root, [cut.tensor for cut in branch.tail.cuts]
         if branch.own:
