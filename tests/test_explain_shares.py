@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers, ops
 from models import (
     DIVIDES_ACTIVITY,
+    ON_TENSORFLOW,
     compiled,
     dense,
     inputs,
@@ -21,7 +21,17 @@ from models import (
 
 import lossviz
 
+if ON_TENSORFLOW:
+    import tensorflow as tf
+else:
+    import jax.numpy as jnp
+
 CLOSE = {"rtol": 1e-5, "atol": 1e-8}
+
+
+def mean_where(values, mask):
+    """The mean of the values that the mask keeps."""
+    return ops.mean(tf.boolean_mask(values, mask)) if ON_TENSORFLOW else jnp.mean(values, where=mask)
 
 
 def values(shares: dict) -> np.ndarray:
@@ -267,7 +277,7 @@ SQUARED = np.square(targets(4, 3) - inputs(4, 3)) / 12
 REARRANGED = {
     "flattened": lambda y, p: ops.mean(ops.square(ops.reshape(y, (-1,)) - ops.reshape(p, (-1,)))),
     "transposed": lambda y, p: ops.mean(ops.square(ops.transpose(y) - ops.transpose(p)), axis=0),
-    "transposed by einsum": lambda y, p: ops.mean(tf.einsum("ij->ji", tf.square(y - p)), axis=0),
+    "transposed by einsum": lambda y, p: ops.mean(ops.einsum("ij->ji", ops.square(y - p)), axis=0),
     "reversed": lambda y, p: ops.mean(ops.square(ops.flip(y - p, axis=0)), axis=-1),
     "class by class": lambda y, p: sum(ops.mean(ops.square(y[:, c] - p[:, c])) for c in range(3)) / 3,
     "unstacked": lambda y, p: sum(ops.mean(ops.square(d)) for d in ops.unstack(y - p, axis=0)) / 4,
@@ -276,7 +286,7 @@ REARRANGED = {
         (ops.mean(ops.square(y[:2] - p[:2])) + ops.mean(ops.square(y[2:] - p[2:]))) / 2
     ),
     "with a new axis": lambda y, p: ops.mean(ops.square(y[:, None, :, None] - p[:, None, :, None]), axis=(1, 2, 3)),
-    "with all of a mask": lambda y, p: ops.mean(tf.boolean_mask(tf.square(y - p), y > -99)),
+    "with all of a mask": lambda y, p: mean_where(ops.square(y - p), y > -99),
     "gathered": lambda y, p: ops.mean(ops.take(ops.square(y - p), [2, 0, 1], axis=1)),
     "as a matrix product": lambda y, p: ops.matmul(ops.square(y - p), ops.ones((3, 1)) / 3),
 }
@@ -294,12 +304,16 @@ def test_axes_survive_what_a_loss_does_to_the_shape(loss):
     assert axes == {"batch", "class"}
 
 
+def fourier(y, p):
+    return tf.abs(tf.signal.fft(tf.cast(y - p, tf.complex64))) if ON_TENSORFLOW else jnp.abs(jnp.fft.fft(y - p))
+
+
 SORTED = {
     "sorted along the batch": (lambda y, p: ops.mean(ops.sort(ops.square(y - p), axis=0)), {"batch", "class"}),
-    "the largest first": (lambda y, p: tf.math.top_k(tf.square(y - p), 3)[0], {"batch", "class"}),
-    "a product over the classes": (lambda y, p: tf.square(tf.einsum("ij,kj->ik", p, y)), {"batch"}),
-    "a Fourier transform": (lambda y, p: tf.abs(tf.signal.fft(tf.cast(y - p, tf.complex64))), {"batch"}),
-    "shifted": (lambda y, p: tf.square(tf.roll(y - p, 1, axis=0)), {"batch", "class"}),
+    "the largest first": (lambda y, p: ops.top_k(ops.square(y - p), 3)[0], {"batch", "class"}),
+    "a product over the classes": (lambda y, p: ops.square(ops.einsum("ij,kj->ik", p, y)), {"batch"}),
+    "a Fourier transform": (fourier, {"batch"}),
+    "shifted": (lambda y, p: ops.square(ops.roll(y - p, 1, axis=0)), {"batch", "class"}),
 }
 
 
@@ -312,7 +326,7 @@ def test_equal_sizes_do_not_name_an_axis(loss, named):  # three samples, three c
 
 def test_what_a_boolean_mask_leaves_out_has_no_share():
     y, p = targets(4, 3), inputs(4, 3)
-    report = lossviz.explain_loss(lambda y, p: ops.mean(tf.boolean_mask(tf.square(y - p), y > 0)), y, p)
+    report = lossviz.explain_loss(lambda y, p: mean_where(ops.square(y - p), y > 0), y, p)
     by_hand = np.square(y - p) * (y > 0) / (y > 0).sum()
     np.testing.assert_allclose(report.terms[0].contributions, by_hand, **CLOSE)
 
@@ -320,7 +334,7 @@ def test_what_a_boolean_mask_leaves_out_has_no_share():
 def test_missing_labels_that_a_mask_leaves_out_have_no_share():
     y, p = targets(4, 3), inputs(4, 3)
     y[1, 2] = y[3, 0] = np.nan
-    report = lossviz.explain_loss(lambda y, p: ops.mean(tf.boolean_mask(tf.square(y - p), tf.math.is_finite(y))), y, p)
+    report = lossviz.explain_loss(lambda y, p: mean_where(ops.square(y - p), ops.isfinite(y)), y, p)
     by_hand = np.where(np.isnan(y), 0, np.square(y - p)) / 10
     np.testing.assert_allclose(report.check().terms[0].contributions, by_hand, **CLOSE)
 
@@ -366,8 +380,12 @@ def test_weights_packed_into_the_targets(unpack):  # one of them above the sums,
 @pytest.mark.parametrize(
     "picked",
     [
-        lambda p, label: tf.gather(p, label, batch_dims=1),
-        lambda p, label: tf.gather_nd(p, tf.stack([tf.range(4), label], axis=1)),
+        lambda p, label: (
+            tf.gather(p, label, batch_dims=1) if ON_TENSORFLOW else jnp.take_along_axis(p, label[:, None], 1)
+        ),
+        lambda p, label: (
+            tf.gather_nd(p, tf.stack([tf.range(4), label], axis=1)) if ON_TENSORFLOW else p[jnp.arange(4), label]
+        ),
         lambda p, label: ops.take_along_axis(p, label[:, None], axis=1)[:, 0],
     ],
     ids=["gather", "gather_nd", "take_along_axis"],
