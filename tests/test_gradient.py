@@ -1,12 +1,12 @@
-"""`by(of="gradient")` against GradientTape, finite differences and formulas: who moves the predictions."""
+"""`by(of="gradient")` against the backend's derivatives, finite differences and formulas: who moves the predictions."""
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers, ops
 from models import (
     DIVIDES_ACTIVITY,
+    ON_TENSORFLOW,
     compiled,
     dense,
     inputs,
@@ -21,6 +21,11 @@ from models import (
 
 import lossviz
 
+if ON_TENSORFLOW:
+    import tensorflow as tf
+else:
+    import jax
+
 CLOSE = {"rtol": 1e-5, "atol": 1e-9}
 
 
@@ -31,6 +36,9 @@ def values(amounts: dict) -> np.ndarray:
 def tape(model, x, y, sample_weight=None) -> list[np.ndarray]:
     """dL/dy_pred of every output, from Keras's own compute_loss."""
     y_pred = model(x)
+    if not ON_TENSORFLOW:
+        slopes = jax.grad(lambda y_pred: model.compute_loss(x, y, y_pred, sample_weight, training=False))(y_pred)
+        return [np.asarray(slope) for slope in keras.tree.flatten(slopes)]
     flat = keras.tree.flatten(y_pred)
     with tf.GradientTape() as recording:
         for tensor in flat:
@@ -83,13 +91,17 @@ def test_several_outputs_hold_the_others_fixed_and_their_loss_weight():
 @pytest.mark.parametrize(
     "activation, loss", [("softmax", "categorical_crossentropy"), ("sigmoid", "binary_crossentropy")]
 )
-def test_behind_softmax_and_sigmoid_it_is_that_of_the_logits(activation, loss):
+def test_behind_softmax_and_sigmoid_it_is_that_of_what_keras_reads(activation, loss):
     model = compiled(pixels(5, activation), loss)
     x, y, w = inputs(2, 4, 4, 3), onehot(2, 4, 4, classes=5), weights(2, 4, 4)
     report = lossviz.explain(model, x, y, w)
-    slope = (model.predict_on_batch(x) - y) * w[..., None] / 32 / (5 if activation == "sigmoid" else 1)
+    p = model.predict_on_batch(x)
+    slope = p - y
+    if not ON_TENSORFLOW:  # where Keras reads the probabilities
+        slope = (1 - y / p) if activation == "softmax" else (p - y) / (p * (1 - p))
+    slope *= w[..., None] / 32 / (5 if activation == "sigmoid" else 1)
     np.testing.assert_allclose(report.terms[0].gradient.elements, slope, rtol=1e-4, atol=1e-7)
-    assert "logits" in report.terms[0].gradient.note
+    assert ("logits" in report.terms[0].gradient.note) == ON_TENSORFLOW
     by_class = np.array([np.abs(slope)[y.argmax(-1) == c].sum() for c in range(5)])
     np.testing.assert_allclose(values(report.by_label(of="gradient")), by_class, rtol=1e-4)
     np.testing.assert_allclose(values(report.by("class", of="gradient")), np.abs(slope).sum((0, 1, 2)), rtol=1e-4)
@@ -98,7 +110,8 @@ def test_behind_softmax_and_sigmoid_it_is_that_of_the_logits(activation, loss):
 def test_sparse_labels_on_softmax():
     model = compiled(dense(activation="softmax"), "sparse_categorical_crossentropy")
     x, y = inputs(6, 4), labels(6, classes=3)
-    slope = np.abs(model.predict_on_batch(x) - np.eye(3)[y]) / 6
+    p, truth = model.predict_on_batch(x), np.eye(3)[y]
+    slope = np.abs(p - truth if ON_TENSORFLOW else 1 - truth / p) / 6  # by the logits, or by the probabilities
     np.testing.assert_allclose(values(lossviz.explain(model, x, y).by("class", of="gradient")), slope.sum(0), rtol=1e-4)
 
 
