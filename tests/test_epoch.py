@@ -7,9 +7,23 @@ import keras
 import numpy as np
 import pytest
 import reports
-import tensorflow as tf
+import tensorflow as tf  # its data sets feed every backend
 from keras import layers, losses, ops
-from models import KERAS, compiled, dense, inputs, labels, onehot, pixels, sequence, targets, two_outputs, weights
+from models import (
+    KERAS,
+    ON_TENSORFLOW,
+    compiled,
+    dense,
+    inputs,
+    labels,
+    onehot,
+    only_tensorflow,
+    pixels,
+    sequence,
+    targets,
+    two_outputs,
+    weights,
+)
 
 import lossviz
 from lossviz import examples, plots
@@ -42,6 +56,23 @@ class GuideStep(keras.Model):
             else:
                 metric.update_state(y, y_pred)
         return {metric.name: metric.result() for metric in self.metrics}
+
+
+class GuideStepOnJax(keras.Model):
+    """The same as JAX wants it: state goes in and comes out."""
+
+    def test_step(self, state, data):
+        trainable, others, counts = state
+        x, y = data
+        y_pred, others = self.stateless_call(trainable, others, x, training=False)
+        loss = self.compute_loss(y=y, y_pred=y_pred)
+        logs, counted = {}, []
+        for metric in self.metrics:
+            own = counts[len(counted) : len(counted) + len(metric.variables)]
+            own = metric.stateless_update_state(own, *([loss] if metric.name == "loss" else [y, y_pred]))
+            logs[metric.name] = metric.stateless_result(own)
+            counted += own
+        return logs, (trainable, others, counted)
 
 
 def masked_steps():
@@ -83,7 +114,9 @@ CASES = {
         compiled(pixels(3, "sigmoid"), losses.Dice(axis=(1, 2))), inputs(N, 4, 4, 3), onehot(N, 4, 4, classes=3), None,
     ),
     "own compute_loss": lambda: (compiled(dense(kind=OwnLoss), "mse"), X, Y, None),
-    "own test_step": lambda: (compiled(dense(kind=GuideStep), "mse", metrics=["mae"]), X, Y, None),
+    "own test_step": lambda: (
+        compiled(dense(kind=GuideStep if ON_TENSORFLOW else GuideStepOnJax), "mse", metrics=["mae"]), X, Y, None,
+    ),
     "dropout": lambda: (compiled(with_dropout(), "mse"), X, Y, None),
 }  # fmt: skip
 
@@ -101,7 +134,11 @@ def test_the_number_is_that_of_evaluate_and_the_shares_sum_to_it(case):
     assert state(model) == before
     assert report.reported == logs["loss"]
     assert report.source == "evaluate"
-    counting = "each counted once whatever its samples" if isinstance(model, GuideStep) else "weighted by their samples"
+    counting = (
+        "each counted once whatever its samples"
+        if isinstance(model, (GuideStep, GuideStepOnJax))
+        else "weighted by their samples"
+    )
     words = f"mean over 3 batches, {counting}: 10 samples in 3 batches of 4, the last of 2"
     assert report.terms[0].parts[0].steps[-1].text.startswith(words)
     assert [samples for samples, _ in report.batches] == [4, 4, 2]
@@ -194,6 +231,7 @@ def test_batches_of_several_lengths_from_any_source():
     np.testing.assert_allclose(list(first.by("step").values()), expected, rtol=1e-5)
 
 
+@only_tensorflow  # which alone has strings
 def test_words_and_dictionaries_as_inputs():
     word, number = keras.Input((), dtype="string", name="word"), keras.Input((2,), name="number")
     known = layers.Embedding(3, 2)(layers.StringLookup(vocabulary=["u", "v"])(word))
@@ -328,6 +366,7 @@ def test_errors_name_the_argument_and_the_way_out(data, more, words):
     assert state(model) == before
 
 
+@only_tensorflow  # JAX takes a label that no class stands for
 def test_an_error_says_in_which_batch():
     model = compiled(dense(3, "softmax"), "sparse_categorical_crossentropy")
     y = labels(N, classes=3)
