@@ -253,7 +253,8 @@ def _bookkeeping() -> frozenset[str]:
     for model in models:
         model.compile(keras.optimizers.SGD(name="o"), loss="mse", metrics=["mae"])
     names = {name for thing in (*models, keras.layers.Layer(name="l")) for name in vars(thing)}
-    return frozenset(names | {"history", _PLACE})
+    # a step of Keras notes these with the model, on JAX
+    return frozenset(names | {"history", _PLACE, "_jax_state", "_jax_state_synced", "_eval_epoch_iterator"})
 
 
 def _of_dict(thing: dict) -> Sequence:
