@@ -589,9 +589,10 @@ def _levels(part: Part, term: Term) -> tuple[list[dict[str, int]], list[str], li
 
 
 def _factor(step: Step) -> float | None:
-    """By what a step multiplies the sum of what goes in; None where that is not the same for every element."""
+    """By what a step multiplies the sum of what goes in; None where that is not the same for every element, or where
+    it divides by zero."""
     spread = math.prod(step.output_shape) > math.prod(step.input_shape)
-    if spread or (step.factor is None and step.divisor is None and step.op != "sum"):
+    if spread or step.divisor == 0 or (step.factor is None and step.divisor is None and step.op != "sum"):
         return None
     return (1.0 if step.factor is None else step.factor) / (1.0 if step.divisor is None else step.divisor)
 
