@@ -651,7 +651,6 @@ def test_errors(message):
         ERRORS[message]()
 
 
-@only_tensorflow  # on JAX Keras has taken the values out of the variables by then
 def test_an_error_comes_before_anything_is_trained():
     model = compiled(dense(), "mse", optimizer="sgd", metrics=[keras.metrics.MeanSquaredError(name="data_loss")])
     before = model.get_weights()

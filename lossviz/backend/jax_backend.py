@@ -208,14 +208,22 @@ class Jax(Backend):
 
     def with_parts(self, model: Any, kind: str, around: Callable, means: Means, check: Callable) -> Callable:
         step = getattr(model, f"{kind}_step")
-        function = made(model, kind, lambda state, data: around(lambda: step(state, data)))
+
+        def checked(state: Any, data: Any) -> tuple[dict, Any]:
+            logs, state = around(lambda: step(state, data))
+            check(logs, dict.fromkeys(means.names))
+            return logs, state
+
+        function = made(model, kind, checked)
 
         def with_parts(state: Any, iterator: Any) -> tuple[dict, Any]:
-            logs, state = function(state, iterator)
+            try:
+                logs, state = function(state, iterator)
+            except BaseException:
+                _give_back(model, state)
+                raise
             jax.effects_barrier()
-            parts = means.results()
-            check(logs, parts)
-            return {**logs, **parts}, state
+            return {**logs, **means.results()}, state
 
         return with_parts
 
@@ -232,6 +240,7 @@ class _Means(Means):
     def __init__(self) -> None:
         self.reset()
         self.last: dict[str, float] = {}
+        self.names: set[str] = set()
 
     @property
     def batch_names(self) -> list[str]:
@@ -242,6 +251,7 @@ class _Means(Means):
 
     def add(self, values: Mapping[str, Any], samples: Any) -> None:
         names = tuple(values)
+        self.names.update(names)
 
         def add(numbers: np.ndarray) -> None:
             self.samples += samples
@@ -252,10 +262,21 @@ class _Means(Means):
 
     def note(self, values: Mapping[str, Any]) -> None:
         names = tuple(values)
+        self.names.update(names)
         jax.debug.callback(lambda numbers: self.last.update(zip(names, numbers.tolist())), _vector(values))
 
     def results(self) -> dict[str, Any]:
         return {**{name: total / max(self.samples, 1) for name, total in self.totals.items()}, **self.last}
+
+
+def _give_back(model: Any, state: Sequence) -> None:
+    """Before a step Keras takes the values out of the variables, and after an error it does not put them back."""
+    parts = [model.trainable_variables, model.non_trainable_variables, model.metrics_variables]
+    if len(state) > len(parts):
+        parts.insert(2, model.optimizer.variables)
+    for variable, value in (pair for part in zip(parts, state) for pair in zip(*part)):
+        if variable._value is None and not value.is_deleted():
+            variable._value = value
 
 
 def _vector(values: Mapping[str, Any]) -> jax.Array:
