@@ -181,9 +181,7 @@ class JaxProgram(Program):
 
         def compute(arrays: Sequence) -> list:
             env = dict(zip(feeds, arrays))
-            for node in order:
-                found = node.compute(*(env.get(v, v._known) for v in node.inputs))
-                env.update((output, array) for output, array in zip(node.outputs, found) if output not in env)
+            _compute(order, env)
             return [env[v] if v in env else jnp.asarray(v._known) for v in fetches]
 
         return feeds, compute
@@ -246,9 +244,7 @@ class JaxProgram(Program):
 
         def function(at: Sequence, beside: Sequence) -> Any:
             env = dict(zip((points[k] for k in kept), at)) | dict(zip(others, beside))
-            for node in inside:
-                found = node.compute(*(env.get(v, v._known) for v in node.inputs))
-                env.update((output, array) for output, array in zip(node.outputs, found) if output not in env)
+            _compute(inside, env)
             return env[root]
 
         return kept, others, function
@@ -338,11 +334,7 @@ class JaxProgram(Program):
 
         def shifted(shifts: Sequence, arrays: Sequence) -> Any:
             env, moves = dict(zip(inputs, arrays)), dict(zip(tensors, shifts))
-            for node in order:
-                found = node.compute(*(env.get(v, v._known) for v in node.inputs))
-                env.update(
-                    (out, array + moves[out] if out in moves else array) for out, array in zip(node.outputs, found)
-                )
+            _compute(order, env, moves)
             return env[root], [env[out] for out in tensors]
 
         arrays = self._run(inputs, self.feeds)(leaves)
@@ -354,6 +346,13 @@ class JaxProgram(Program):
             size = float(jnp.finfo(value.dtype).eps) * float(np.sum(np.abs(wide)))
             bounds[value.dtype] = bounds.get(value.dtype, 0.0) + (size if math.isfinite(size) else 0.0)
         return sum(bounds.values()), max(bounds, key=bounds.get)
+
+
+def _compute(order: Iterable[Node], env: dict[Value, Any], moves: Mapping[Value, Any] = {}) -> None:
+    """Fill in what these nodes make of the values in `env`, where it is not given; some is moved by `moves`."""
+    for node in order:
+        for output, array in zip(node.outputs, node.compute(*(env.get(v, v._known) for v in node.inputs))):
+            env.setdefault(output, array + moves[output] if output in moves else array)
 
 
 def node_stops(node: Node) -> bool:
