@@ -154,21 +154,26 @@ class Means(ABC):
 
 
 @contextlib.contextmanager
-def nothing() -> Iterator[None]:
-    """There is nothing to put back."""
-    yield
+def replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    """While open, the attribute of this object, not of its class, is `value`. Keras, which watches `setattr`, does
+    not see it."""
+    before = vars(owner).get(name)
+    vars(owner)[name] = value
+    try:
+        yield
+    finally:
+        del vars(owner)[name]
+        if before is not None:
+            vars(owner)[name] = before
 
 
 def made(model: Any, kind: str, step: Callable) -> Callable:
     """The train or test function that Keras makes around this step; the model keeps its own."""
-    attribute, name = f"{kind}_function", f"{kind}_step"
-    before, own = getattr(model, attribute), vars(model).get(name)
-    vars(model)[name] = step
-    try:
-        getattr(model, f"make_{kind}_function")(force=True)
-        return getattr(model, attribute)
-    finally:
-        setattr(model, attribute, before)
-        del vars(model)[name]
-        if own is not None:
-            vars(model)[name] = own
+    attribute = f"{kind}_function"
+    before = getattr(model, attribute)
+    with replaced(model, f"{kind}_step", step):
+        try:
+            getattr(model, f"make_{kind}_function")(force=True)
+            return getattr(model, attribute)
+        finally:
+            setattr(model, attribute, before)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras.src import backend as keras_backend
 
-from lossviz.backend.backend import Backend, Means, made, nothing
+from lossviz.backend.backend import Backend, Means, made
 from lossviz.backend.jax_backward import SearchedProgram
 from lossviz.backend.jax_program import CALL, FORWARD, JaxProgram
 from lossviz.backend.traced import Found, Traced, leaves
@@ -121,7 +121,7 @@ class Jax(Backend):
                 variable.assign(value)
 
     def random_put_back(self) -> contextlib.AbstractContextManager:
-        return nothing()
+        return contextlib.nullcontext()
 
     def apart(self, function: Callable) -> Callable:
         return function
@@ -140,9 +140,8 @@ class Jax(Backend):
             state = model._get_jax_state(**dict.fromkeys(parts, True))
             batch = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
             logs, state = model.test_function(state, iter([batch]))
-            for part, values in zip(parts, state):
-                for variable, value in zip(getattr(model, part), values):
-                    variable.assign(value)
+            for variable, value in _pairs(model, state):
+                variable.assign(value)
             return logs
 
         yield run
@@ -150,9 +149,7 @@ class Jax(Backend):
     @contextlib.contextmanager
     def readable(self, model: Any, state: tuple) -> Iterator[None]:
         """While it trains, Keras takes the values out of the variables, and its step writes over their memory."""
-        (values,) = state
-        parts = [model.trainable_variables, model.non_trainable_variables, model.metrics_variables]
-        pairs = [pair for one in zip(parts, (*values[:2], values[-1])) for pair in zip(*one)]
+        pairs = _pairs(model, state[0])
         before = [variable._value for variable, _ in pairs]
         for variable, value in pairs:
             variable._value = jnp.copy(value)
@@ -269,12 +266,17 @@ class _Means(Means):
         return {**{name: total / max(self.samples, 1) for name, total in self.totals.items()}, **self.last}
 
 
-def _give_back(model: Any, state: Sequence) -> None:
-    """Before a step Keras takes the values out of the variables, and after an error it does not put them back."""
+def _pairs(model: Any, state: Sequence) -> list[tuple[Any, Any]]:
+    """Each variable with its value in the state of a train or test step."""
     parts = [model.trainable_variables, model.non_trainable_variables, model.metrics_variables]
     if len(state) > len(parts):
         parts.insert(2, model.optimizer.variables)
-    for variable, value in (pair for part in zip(parts, state) for pair in zip(*part)):
+    return [pair for part in zip(parts, state) for pair in zip(*part)]
+
+
+def _give_back(model: Any, state: Sequence) -> None:
+    """Before a step Keras takes the values out of the variables, and after an error it does not put them back."""
+    for variable, value in _pairs(model, state):
         if variable._value is None and not value.is_deleted():
             variable._value = value
 

@@ -23,26 +23,13 @@ from keras.src.models import Functional
 from keras.src.trainers.data_adapters import data_adapter_utils
 from keras.src.utils.naming import get_object_name
 
+from lossviz.backend.backend import replaced
 from lossviz.backend.current import BACKEND
 from lossviz.backend.recorded import Added, Crossentropy, Recorded
 from lossviz.backend.traced import Recorder, Traced
 
 #: For each model, the layers that a build has left without variables.
 _LEFT_UNBUILT: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
-@contextlib.contextmanager
-def replaced(owner: object, name: str, value: object) -> Iterator[None]:
-    """While open, the attribute of this object, not of its class, is `value`. Keras, which watches `setattr`, does
-    not see it."""
-    before = vars(owner).get(name)
-    vars(owner)[name] = value
-    try:
-        yield
-    finally:
-        del vars(owner)[name]
-        if before is not None:
-            vars(owner)[name] = before
 
 
 def layers_of(model: keras.Model) -> list[keras.layers.Layer]:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context, record
 
 from lossviz.backend import graph
-from lossviz.backend.backend import Backend, Means, made, nothing
+from lossviz.backend.backend import Backend, Means, made
 from lossviz.backend.tensorflow_program import TensorFlowProgram
 from lossviz.backend.traced import Found, Traced, leaves
 
@@ -164,7 +164,7 @@ class TensorFlow(Backend):
                 feed.end()
 
     def readable(self, model: Any, state: tuple) -> contextlib.AbstractContextManager:
-        return nothing()
+        return contextlib.nullcontext()
 
     def trace_ahead(self, function: Callable, iterator: Any, batch: Any) -> bool:
         """None is made where Keras runs its steps eagerly, nor for a function that is not Keras's. `batch` is what a
