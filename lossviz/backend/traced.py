@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,12 +87,6 @@ class Traced:
         """The first size of all arrays of the batch, where it is the same."""
         sizes = {leaf.shape[0] for leaf in self.leaves if leaf.ndim}
         return sizes.pop() if len(sizes) == 1 else None
-
-    def run(self, fetches: Sequence[Any]) -> list[np.ndarray]:
-        return self.trace.run(fetches, self.trace.feeds, self.leaves)
-
-    def value_of(self, placeholder: Any) -> np.ndarray | None:
-        return next((leaf for feed, leaf in zip(self.trace.feeds, self.leaves) if feed is placeholder), None)
 
 
 def leaves(structure: Any) -> list:
