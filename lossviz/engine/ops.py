@@ -27,7 +27,7 @@ class Kind:
     adds: it adds elements to others, one by one.
     moves: an element comes to stand elsewhere. shifts: also along an axis, so that adding two of them mixes positions.
     axes: names of the axes of an output, from the names of those of the inputs.
-    said: how `steps` tells it; "" for what changes neither number nor axes, "other" for its own word.
+    said: how `steps` tells it; "" for what changes neither number nor axes, "other" for the backend's own word.
     """
 
     axes: Callable[[Op, list[Dims | None], tuple, int], Dims | None]
@@ -46,7 +46,7 @@ KINDS: dict[str, Kind] = {
     "stop": Kind(axes.broadcast, said=""),  # no derivative passes
     # arithmetic
     "add": Kind(axes.broadcast, ALL, adds=True, said="add"),  # info: signs
-    "neg": Kind(axes.broadcast, FIRST, said="negate"),
+    "neg": Kind(axes.broadcast, FIRST, said=""),  # a part takes it for the sign of its elements
     "mul": Kind(axes.broadcast, ONE, said="scale"),
     "div": Kind(
         axes.broadcast, FIRST, said="scale"
@@ -57,20 +57,21 @@ KINDS: dict[str, Kind] = {
     "squash": Kind(axes.broadcast),  # info: how (softmax, log_softmax over the last axis; sigmoid)
     # shapes
     "reshape": Kind(axes.regroup, FIRST, moves=True, said=""),  # info: promotes (puts axes of 1 before all others)
-    "transpose": Kind(axes.permute, FIRST, moves=True, shifts=True),  # info: perm
-    "broadcast": Kind(axes.broadcast, FIRST, moves=True),
+    "transpose": Kind(axes.permute, FIRST, moves=True, shifts=True, said="transpose"),  # info: perm
+    "broadcast": Kind(axes.broadcast, FIRST, moves=True, said="broadcast"),
     "concat": Kind(axes.join, ALL, moves=True, said=""),  # info: axis, stacks
     "slice": Kind(axes.cut_out, FIRST, moves=True, shifts=True, said="pick"),  # info: parts
-    "pad": Kind(axes.broadcast, FIRST, moves=True, shifts=True),
-    "move": Kind(axes.turn, FIRST, moves=True, shifts=True),  # info: how, axes
-    "diagonal": Kind(axes.diagonal, FIRST, moves=True),
+    "pad": Kind(axes.broadcast, FIRST, moves=True, shifts=True, said="pad"),
+    "move": Kind(axes.turn, FIRST, moves=True, shifts=True, said="move"),  # info: how, axes
+    "diagonal": Kind(axes.diagonal, FIRST, moves=True, said="diagonal"),
     # what adds up or picks
     "reduce": Kind(axes.reduce, FIRST, collects=True, said="reduce"),  # info: how, axes, keepdims
     "contract": Kind(axes.contract, ONE, collects=True, said="weighted sum"),  # info: equation, or flipped
     "pick": Kind(axes.pick, FIRST, collects=True, said="pick"),  # info: axis and batch_dims, or depth
-    "cumulate": Kind(axes.without, FIRST, collects=True),  # info: axes
-    "scatter": Kind(axes.nameless, FIRST, collects=True),  # info: linear, how
-    "window": Kind(axes.window, FIRST, collects=True),  # of a convolution, or info: how (mean, max, sum), channels
+    "cumulate": Kind(axes.without, FIRST, collects=True, said="cumulative sum"),  # info: axes
+    "scatter": Kind(axes.nameless, FIRST, collects=True, said="scatter"),  # info: linear, how
+    # of a convolution, or info: how (mean, max, sum), channels
+    "window": Kind(axes.window, FIRST, collects=True, said="window"),
     # what is made anew, or cannot be read
     "mix": Kind(axes.mix),  # info: axes (how many of the last ones), by_order
     "fresh": Kind(axes.nameless),  # info: by_shape; how is "constant" where the code holds the numbers

@@ -45,11 +45,7 @@ class Narrator:
             step = self._step(operation, current, after)
             if step is not None:
                 if steps and step.op == "divide" and steps[-1].op == "sum" and step.divisor is not None:
-                    whole = steps.pop()
-                    step = Step(
-                        "sum", f"{whole.text}, ÷ {show_number(step.divisor)}", whole.input_shape, step.output_shape,
-                        whole.axes, step.divisor,
-                    )  # fmt: skip
+                    step = self._divided(steps.pop(), step)
                 steps.append(step)
             current = after
         if cut.ways > 1:
@@ -69,7 +65,7 @@ class Narrator:
     def _step(self, operation: Op, before: Value, after: Value) -> Step | None:
         shape_in, shape_out = self.shape(before), self.shape(after)
         said = ops.KINDS[operation.kind].said
-        if said == "negate" or ops.subtracts(operation, before):
+        if ops.subtracts(operation, before):
             return Step("multiply", "× −1", shape_in, shape_out, factor=-1.0)
         if not said or said == "add":
             return None  # joining the other summands changes neither axis nor divisor
@@ -83,11 +79,12 @@ class Narrator:
         if said == "pick" and shape_in != shape_out:
             return Step("select", f"select: {show_shape(shape_in)} → {show_shape(shape_out)}", shape_in, shape_out)
         if said == "weighted sum":
-            text = f"weighted sum ({operation.word}): {show_shape(shape_in)} → {show_shape(shape_out)}"
-            return Step("sum", text, shape_in, shape_out, names.removed(self._dims(before), self._dims(after)))
-        return Step(
-            operation.word, f"{operation.word}: {show_shape(shape_in)} → {show_shape(shape_out)}", shape_in, shape_out
-        )
+            axes = names.removed(self._dims(before), self._dims(after))
+            over = f" over {', '.join(axes)}" if axes else ""
+            text = f"weighted sum{over}: {show_shape(shape_in)} → {show_shape(shape_out)}"
+            return Step("sum", text, shape_in, shape_out, axes)
+        word = operation.word if said == "other" else said
+        return Step(word, f"{word}: {show_shape(shape_in)} → {show_shape(shape_out)}", shape_in, shape_out)
 
     def _reduction(self, word: str, before: Value, after: Value, shape_in: Shape, shape_out: Shape) -> Step | None:
         if math.prod(shape_in) == math.prod(shape_out):
@@ -96,6 +93,14 @@ class Narrator:
         gone = len(shape_in) - len(shape_out)
         over = ", ".join(axes) or ("1 axis" if gone == 1 else f"{gone} axes")
         return self._added_up(word, over, shape_in, shape_out, axes)
+
+    @staticmethod
+    def _divided(total: Step, by: Step) -> Step:
+        """A sum and a division in one. By the count of what was added it is a mean, however the loss writes it."""
+        count = math.prod(total.input_shape) / max(math.prod(total.output_shape), 1)
+        word, said = ("mean", " = mean") if by.divisor == count else ("sum", "")
+        text = f"{total.text}, ÷ {show_number(by.divisor)}{said}"
+        return Step(word, text, total.input_shape, by.output_shape, total.axes, by.divisor)
 
     @staticmethod
     def _added_up(word: str, over: str, shape_in: Shape, shape_out: Shape, axes: tuple[str, ...]) -> Step:
@@ -114,7 +119,7 @@ class Narrator:
             number = float(value.reshape(()))
             text = f"{sign} {show_number(number)}" + (f" ({source})" if source else "")
             if divides:
-                return Step(word, text, shape_in, shape_out, divisor=number)
+                return None if number == 1 else Step(word, text, shape_in, shape_out, divisor=number)
             return None if number == 1 else Step(word, text, shape_in, shape_out, factor=number)
         dims = self._dims(after)
         offset = len(shape_out) - value.ndim

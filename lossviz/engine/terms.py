@@ -221,6 +221,8 @@ class _Writer:
 
     def _part(self, branch: Branch, cut: Cut, elements: np.ndarray, slope: np.ndarray, end: list[Step]) -> Part:
         placement = self.certifiers[branch.name, cut.tensor].of(self.decomposition.leaves, self.values)
+        if sum(op.kind == "neg" for op in cut.path) % 2:  # -sum(e) is sum(-e): the loss of an element is what it adds
+            elements, slope = 0 - elements, -slope
         slope = np.broadcast_to(slope, elements.shape)
         counts, notes = counted(elements, slope, branch.value), []
         scattered = _scattered(elements, counts, slope, placement)

@@ -291,11 +291,14 @@ def finite(*numbers: float) -> bool:
 
 
 def single(case: Case, out: Output) -> np.ndarray | None:
-    """The loss of each sample alone, without weights."""
+    """The loss of each sample alone, without weights; None where it takes no single sample."""
     y_true, y_pred = case.all_values([out.y_true, out.y_pred])
     if not 1 < len(y_pred) <= _SAMPLES or len(y_true) != len(y_pred):
         return None
-    return np.array([case.call(out, y_true[i : i + 1], y_pred[i : i + 1]) for i in range(len(y_pred))])
+    try:
+        return np.array([case.call(out, y_true[i : i + 1], y_pred[i : i + 1]) for i in range(len(y_pred))])
+    except Exception:  # whatever the loss raises
+        return None
 
 
 def is_ratio(out: Output) -> bool:
