@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.timing import alternately, compare, side_by_side, stopwatch
 
-BACKENDS = ("tensorflow",)
+BACKENDS = ("tensorflow", "jax")
 AT_MOST = {"again": 2.0, "memory": 1.7, "first": 2.0, "beyond": 1.0, "spare": 1.1}
 #: Milliseconds that a second call on a small batch may take beyond `test_on_batch`.
 BEYOND = 10.0

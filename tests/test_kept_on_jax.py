@@ -3,7 +3,7 @@
 import keras
 import pytest
 from keras import layers
-from models import ON_TENSORFLOW, compiled, dense, inputs, targets
+from models import ON_TENSORFLOW, compiled, dense, inputs, targets, two_outputs
 
 import lossviz
 from lossviz.ask import kept
@@ -31,3 +31,17 @@ def test_and_renewed_where_something_changes():
     before = lossviz.explain(model, X, Y).total
     factor["factor"] = 2.0
     assert lossviz.explain(model, X, Y).check().total == pytest.approx(2 * before, rel=1e-6)
+
+
+def test_a_loss_weight_that_keras_holds_is_told_and_so_is_the_way_out():
+    weight = keras.Variable(1.0)
+    model = two_outputs()
+    options = {"loss": ["mse", "mae"], "loss_weights": [1.0, weight]}
+    y = [targets(6, 3), targets(6, 2)]
+    model.compile(**options)
+    assert not any("keras.Variable" in note for note in lossviz.explain(model, X, y).check().notes)
+    weight.assign(5.0)
+    with pytest.raises(lossviz.AdditivityError, match="compile the model again"):
+        lossviz.explain(model, X, y).check()
+    model.compile(**options)
+    lossviz.explain(model, X, y).check()
