@@ -116,6 +116,45 @@ def test_a_mean_over_what_a_mask_keeps():
     ]
 
 
+WEIGHTED = {
+    "one number for the batch": (
+        lambda y, p: ops.mean(ops.square(y - p)),
+        [
+            "sum over batch, row, col, class: (2,4,4,3) → (), ÷ 96 = mean",
+            "× sample_weight (2,4,4) along batch, row, col: {range}",
+            "sum over batch, row, col: (2,4,4) → (), ÷ 32 = mean",
+        ],
+    ),
+    "a weighted sum over the classes": (
+        lambda y, p: ops.einsum("...c,c->...", ops.square(y - p), ops.convert_to_tensor([0.2, 0.3, 0.5])),
+        [
+            "weighted sum over class: (2,4,4,3) → (2,4,4)",
+            "× sample_weight (2,4,4) along batch, row, col: {range}",
+            "sum over batch, row, col: (2,4,4) → (), ÷ 32 = mean",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("loss, expected", WEIGHTED.values(), ids=WEIGHTED)
+def test_weights_have_the_axes_of_what_they_weigh(loss, expected):
+    weight = weights(2, 4, 4)
+    found = words(lossviz.explain_loss(loss, targets(2, 4, 4, 3), inputs(2, 4, 4, 3), weight))
+    assert found[1:] == [text.format(range=f"{weight.min():.6g} … {weight.max():.6g}") for text in expected]
+    x = keras.Input((4, 4, 3))
+    model = compiled(keras.Model(x, layers.Conv2D(3, 1, name="o")(x)), loss)
+    assert words(lossviz.explain(model, inputs(2, 4, 4, 3), targets(2, 4, 4, 3), weight))[1:] == found[1:]
+
+
+def test_an_axis_that_is_not_known_is_not_named():
+    def loss(y, p):  # which rows are left is known to nobody
+        errors = ops.square(y - p)
+        return ops.sum(ops.take(errors, ops.argsort(errors[:, 0])[:3], axis=0), axis=-1)
+
+    steps = words(lossviz.explain_loss(loss, targets(4, 3), inputs(4, 3)))
+    assert steps[-1] == "sum over 1 axis: (3,) → (), ÷ 3 = mean"
+
+
 @pytest.mark.parametrize("name", [name for name in TABLE if name != "the five-class scene"])
 def test_the_steps_multiply_to_the_share_of_an_element(name):
     part = lossviz.explain_loss(*TABLE[name][0]).terms[0].parts[0]

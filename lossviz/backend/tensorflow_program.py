@@ -8,6 +8,7 @@ it.
 from __future__ import annotations
 
 import itertools
+import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -450,10 +451,17 @@ def _product(*attributes: str):
 
 
 def _einsum(operation: tf.Operation):
-    operands, result = operation.get_attr("equation").decode().replace(" ", "").split("->")
-    if "." in operands:
-        return "contract", {"equation": ((), "")}, None
-    return "contract", {"equation": (tuple(operands.split(",")), result)}, None
+    written, result = operation.get_attr("equation").decode().replace(" ", "").split("->")
+    operands = written.split(",")
+    if "." in written:  # the axes that dots stand for, as the last of these
+        ranks = [tensor.shape.rank for tensor in operation.inputs]
+        if None in ranks:
+            return "contract", {"equation": ((), "")}, None
+        counts = [rank - len(one) + 3 if "." in one else 0 for rank, one in zip(ranks, operands)]
+        dots = "".join(letter for letter in string.ascii_letters if letter not in written)[: max(counts)]
+        operands = [one.replace("...", dots[len(dots) - count :]) for one, count in zip(operands, counts)]
+        result = result.replace("...", dots)
+    return "contract", {"equation": (tuple(operands), result)}, None
 
 
 def _squash(how: str):

@@ -206,9 +206,10 @@ def contract(op: Op, inputs: list[Dims | None], shape: tuple, index: int) -> Dim
     equation = op.info.get("equation")
     if equation is None:
         flipped = op.info["flipped"]
-        rows = inputs[0][-1 if flipped[0] else -2]
-        columns = inputs[1][-2 if flipped[1] else -1]
-        return (*_aligned([inputs[0][:-2], inputs[1][:-2]], shape[:-2]), rows, columns)
+        first, second = (dims or ((),) * (value.rank or 0) for dims, value in zip(inputs, op.inputs))
+        rows = first[-1 if flipped[0] else -2]
+        columns = second[-2 if flipped[1] else -1]
+        return (*_aligned([first[:-2], second[:-2]], shape[:-2]), rows, columns)
     operands, result = equation
     meant: dict[str, tuple[Atom, ...]] = {}
     for letters, dims in zip(operands, inputs, strict=True):

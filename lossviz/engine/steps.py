@@ -79,7 +79,7 @@ class Narrator:
         if said == "pick" and shape_in != shape_out:
             return Step("select", f"select: {show_shape(shape_in)} → {show_shape(shape_out)}", shape_in, shape_out)
         if said == "weighted sum":
-            axes = names.removed(self._dims(before), self._dims(after))
+            axes = self._removed(before, after)
             over = f" over {', '.join(axes)}" if axes else ""
             text = f"weighted sum{over}: {show_shape(shape_in)} → {show_shape(shape_out)}"
             return Step("sum", text, shape_in, shape_out, axes)
@@ -89,7 +89,7 @@ class Narrator:
     def _reduction(self, word: str, before: Value, after: Value, shape_in: Shape, shape_out: Shape) -> Step | None:
         if math.prod(shape_in) == math.prod(shape_out):
             return None
-        axes = names.removed(self._dims(before), self._dims(after))
+        axes = self._removed(before, after)
         gone = len(shape_in) - len(shape_out)
         over = ", ".join(axes) or ("1 axis" if gone == 1 else f"{gone} axes")
         return self._added_up(word, over, shape_in, shape_out, axes)
@@ -139,6 +139,14 @@ class Narrator:
         source = self.sources.get(operation.inputs[0], "")
         text = f"keep {show_number(kept.sum())} of {show_number(kept.size)}" + (f" ({source})" if source else "")
         return Step("select", text, shape_in, shape_out)
+
+    def _removed(self, before: Value, after: Value) -> tuple[str, ...]:
+        """The axes that are there no more; none where it is not known which those are."""
+        nameless = [
+            sum(not dim and size != 1 for dim, size in zip(self._dims(value) or (), self.shape(value)))
+            for value in (before, after)
+        ]
+        return names.removed(self._dims(before), self._dims(after)) if nameless[0] >= nameless[1] else ()
 
     def _dims(self, tensor: Value) -> names.Dims | None:
         return self.dims.get(tensor)

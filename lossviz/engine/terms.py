@@ -372,12 +372,13 @@ class _Writer:
     # -- where names come from ----------------------------------------------------------------------------
 
     def _known_axes(self, order: list[Op]) -> dict[Value, axis_names.Dims]:
-        """Axis names to start from: predictions, their logits, targets, layer outputs, weights."""
+        """Axis names to start from: predictions, their logits, targets, sample weights, layer outputs, weights."""
         loss, known = self.loss, dict(self.named)
         for prediction, logits in loss.logits.items():
             if prediction in known:
                 known[logits] = known[prediction]
-        pairs = [(entry.y_pred, entry.y_true) for entry in loss.outputs]
+        beside = ("y_true", "sample_weight", "mask")
+        pairs = [(entry.y_pred, getattr(entry, name)) for entry in loss.outputs for name in beside]
         targets = loss.inputs.get("y_true", [])
         if len(loss.predictions) == len(targets) == 1:
             pairs.append((loss.predictions[0], targets[0]))
@@ -410,7 +411,7 @@ class _Writer:
 
 
 def _align(dims: axis_names.Dims, prediction: Sequence, target: Sequence) -> axis_names.Dims:
-    """Axis names of targets from those of the predictions they go with."""
+    """Axis names of targets or weights from those of the predictions they go with."""
     same = (k < len(dims) and size == prediction[k] for k, size in enumerate(target))
     return tuple(dims[k] if fits else () for k, fits in enumerate(same))
 
