@@ -70,6 +70,8 @@ OPERATIONS = {
     "norm": lambda t: tf.norm(t, axis=1),
     "matmul": lambda t: tf.matmul(t, W, transpose_b=True),
     "einsum": lambda t: tf.einsum("ij,ij->i", t, W),
+    "einsum with dots": lambda t: tf.einsum("...j,j->...", t, W[0]),
+    "einsum with other dots": lambda t: tf.einsum("i...,...->...i", t, W[0]),
     "cumsum": lambda t: tf.cumsum(t, axis=1),
     "sort": lambda t: tf.sort(t, axis=1),
     "scatter": lambda t: tf.scatter_nd([[2], [0]], t[:2], [4, 4]),

@@ -38,10 +38,6 @@ class Planned:
     plan: Plan
 
 
-_HELD = (
-    "a loss weight is a keras.Variable, and Keras's compiled step may hold the value that it had before: compile the "
-    "model again after it has moved"
-)
 _DRAWS = (
     "it draws random numbers, so another call of Keras gives another number: this is the number of the draw that the "
     "parts come from, and no independent one"
@@ -178,8 +174,6 @@ def _report(
         notes=tuple(notes),
     )
     report = _rounded(report, decomposition)
-    if not report.adds_up and any(isinstance(entry.loss_weight, keras.Variable) for entry in loss.outputs):
-        report = dataclasses.replace(report, notes=(*report.notes, _HELD))
     findings, more = rules.check(evidence.of_trace(traced, decomposition, report, **(about or {})))
     return dataclasses.replace(report, findings=findings, notes=(*report.notes, *more))
 
