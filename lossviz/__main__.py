@@ -332,6 +332,7 @@ def _refusing() -> Iterator[None]:
 
     try:
         with streams.stdout_to_stderr(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of Keras, for its own programmers
             warnings.showwarning = show
             yield
     except MemoryError as error:

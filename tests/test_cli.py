@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from models import compiled, dense, inputs, labels, onehot, targets, two_outputs
+from models import ON_TENSORFLOW, compiled, dense, inputs, labels, onehot, targets, two_outputs
 from test_html import Page
 from test_run import valid
 
@@ -144,12 +144,14 @@ def test_names_in_the_model_file_are_escaped(run, folder):
         model = keras.Model(entry, layers.Dense(3, name=name, kernel_regularizer="l2")(entry), name=scope)
         compiled(model, "mse").save(folder / "evil.keras")
         code, _, err = run("explain", "evil.keras", "one.npz", "--html", "evil.html")
-        if name == "o>i":
+        if name == "o>i" or not ON_TENSORFLOW:
             assert (code, err) == (0, "")
         else:
             assert code == 2 and err.count("\n") == 1 and "\x1b" not in err and "<b>\\x1b[31m" in err
-    source = (folder / "evil.html").read_text(encoding="utf-8")
-    assert "o&gt;i" in source and "<title>m&gt;n: " in source and "o>i" not in source
+        source = (folder / "evil.html").read_text(encoding="utf-8")
+        if name == "o>i":
+            assert "o&gt;i" in source and "<title>m&gt;n: " in source and "o>i" not in source
+    assert "<title><b>" not in source and "\x1b" not in source
 
 
 def test_a_page_that_cannot_be_written_leaves_the_old_one(run, folder, monkeypatch):
@@ -265,7 +267,8 @@ def test_lint(run, folder):
     np.savez(folder / "classes.npz", x=inputs(10, 4), y=labels(10, classes=3))
     code, out, err = run("lint", "softmax.keras", "classes.npz")
     assert code == 1 and "Fix: " in out
-    assert err.startswith("lossviz: warning: ") and err.count("\n") == 1  # Keras's own word on it
+    said = err.startswith("lossviz: warning: ") and err.count("\n") == 1  # Keras's own word on it
+    assert said if ON_TENSORFLOW else err == ""
     code, out, _ = run("lint", "softmax.keras", "classes.npz", "--json")
     finding = json.loads(out)["findings"][0]
     assert code == 1 and {"rule", "where", "sentence", "fix", "page", "since", "until"} <= set(finding)

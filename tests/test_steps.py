@@ -146,6 +146,20 @@ def test_weights_have_the_axes_of_what_they_weigh(loss, expected):
     assert words(lossviz.explain(model, inputs(2, 4, 4, 3), targets(2, 4, 4, 3), weight))[1:] == found[1:]
 
 
+def test_weights_have_the_axis_that_they_meet_not_the_one_that_they_were_meant_for():
+    class Weighs(keras.Model):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return ops.mean(sample_weight * ops.mean(ops.square(y - y_pred), axis=-1))
+
+    x = keras.Input((2, 4))
+    model = compiled(Weighs(x, layers.Dense(3, name="o")(x)))
+    report = lossviz.explain(model, inputs(2, 2, 4), targets(2, 2, 3), np.array([1.0, 3.0]))
+    assert words(report)[2:] == [
+        "× sample_weight (2,) along step: 1 … 3",
+        "sum over batch, step: (2,2) → (), ÷ 4 = mean",
+    ]
+
+
 def test_an_axis_that_is_not_known_is_not_named():
     def loss(y, p):  # which rows are left is known to nobody
         errors = ops.square(y - p)

@@ -219,7 +219,13 @@ def _by_output(argument: str, given: Any, shapes: Mapping[str, tuple], fits: Cal
 
 #: What TensorFlow says where Python wants the value of a tensor in a graph.
 _UNTRACEABLE = (
-    *("has no attribute 'numpy'", "as a Python `bool`", "Iterating over", "must be a string or a real number, not"),
+    *(
+        "has no attribute 'numpy'",
+        "Tracer has no attribute",
+        "as a Python `bool`",
+        "Iterating over",
+        "must be a string or a real number, not",
+    ),
     *("only length-1 arrays can be converted", "object cannot be interpreted as an integer", "NotImplementedError"),
     *("Cannot convert a symbolic", "__array__", "boolean conversion of traced array", "concrete value"),
 )

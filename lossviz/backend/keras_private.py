@@ -360,6 +360,12 @@ def _unbuilt(model: keras.Model) -> set[int]:
     return {id(layer) for layer in layers_of(model) if not layer.built}
 
 
+def numbers_of(variable: keras.Variable) -> np.ndarray:
+    """A copy: on JAX a step overwrites the memory of its variables. (`Variable.numpy` there warns of NumPy 2.)"""
+    value = variable.value
+    return np.array(value.numpy() if hasattr(value, "numpy") else value)
+
+
 @contextlib.contextmanager
 def preserved(model: keras.Model, traced: Traced | None = None) -> Iterator[None]:
     """Whatever happens inside, the model is afterwards as it was: weights, metrics, seeds, optimizer, functions.
@@ -373,8 +379,7 @@ def preserved(model: keras.Model, traced: Traced | None = None) -> Iterator[None
     if seed_generator is not None:
         variables.append(seed_generator.state)
     variables = list({id(variable): variable for variable in variables}.values())
-    # copies: on JAX a step overwrites the memory of its variables
-    values = [variable.numpy().copy() for variable in variables]
+    values = [numbers_of(variable) for variable in variables]
     layers = layers_of(model)
     losses = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
     functions = {name: getattr(model, name, None) for name in ("train_function", "test_function", "predict_function")}
@@ -418,7 +423,7 @@ def unnoticed() -> Iterator[None]:
     names = global_state.get_global_attribute("object_name_uids")
     names = None if names is None else dict(names)
     seed_generator = global_state.get_global_attribute("global_seed_generator")
-    seed = None if seed_generator is None else seed_generator.state.numpy()
+    seed = None if seed_generator is None else numbers_of(seed_generator.state)
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         with BACKEND.random_put_back(), name_scopes():

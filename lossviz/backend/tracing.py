@@ -79,6 +79,8 @@ def trace_model(model, x, y, sample_weight, training: bool, weight_word: str) ->
                 _keras.recording_crossentropies(recorder),
             ):
                 loss = model.compute_loss(**arguments)
+        if not (recorder.outputs or recorder.added) and type(model).compute_loss is keras.Model.compute_loss:
+            raise ValueError("No loss to compute.")  # so says Keras on TensorFlow; on JAX it takes none for 0
         found.prediction_names = _prediction_names(model, recorder, found.predictions)
         return loss
 

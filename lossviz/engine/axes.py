@@ -224,7 +224,9 @@ def fits(dims: Dims, shape: Sequence[int | None]) -> bool:
 
 
 def _aligned(inputs: list[Dims | None], shape: Sequence[int | None]) -> Dims:
-    """Right-aligned, as NumPy broadcasts: each dimension takes the first name that fits its size."""
+    """Right-aligned, as NumPy broadcasts: each dimension takes the first name that fits its size, of what has the most
+    dimensions (weights of shape (2,) meet the last axis of (2, 2), whatever they were meant for)."""
+    inputs = sorted(inputs, key=lambda dims: -len(dims or ()))
     result = []
     for back in range(len(shape), 0, -1):
         candidates = (dims[-back] for dims in inputs if dims is not None and len(dims) >= back)

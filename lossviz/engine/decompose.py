@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Branch:
     tail: Tail
     y_true: Value | None = None
     y_pred: Value | None = None
-    declared_weight: object = 1.0  # a number, or the variable that holds it
+    declared_weight: Any = 1.0  # a number, or the variable that holds it
     own: bool = False  # what no recorded term accounts for: a compute_loss of the user's
     reaches: bool = True  # False: computed, and then not part of the total
     scale_tensor: Value | None = None
@@ -200,7 +201,7 @@ def _numbers(branch: Branch, values: dict) -> Branch:
     elif not branch.own:
         scale = np.zeros(value.shape)
     slopes = [values[slope] for slope in branch.slope_tensors] or [np.zeros_like(e) for e in elements]
-    weight = float(_number(branch.declared_weight))
+    weight = float(branch.declared_weight)
     return replace(branch, value=value, elements=elements, scale=scale, slopes=slopes, declared_weight=weight)
 
 
@@ -295,7 +296,3 @@ def _dot(a: np.ndarray, b: np.ndarray) -> float:
     """The sum of the products, without an array of them."""
     wide = [array if array.dtype.itemsize > 2 else array.astype(np.float32) for array in (a, b)]
     return float(np.vdot(*wide))
-
-
-def _number(weight) -> float:
-    return weight.numpy() if hasattr(weight, "numpy") else weight

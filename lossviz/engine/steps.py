@@ -45,7 +45,7 @@ class Narrator:
             step = self._step(operation, current, after)
             if step is not None:
                 if steps and step.op == "divide" and steps[-1].op == "sum" and step.divisor is not None:
-                    step = self._divided(steps.pop(), step)
+                    step = self._divided(steps.pop(), step.divisor, step.output_shape)
                 steps.append(step)
             current = after
         if cut.ways > 1:
@@ -95,12 +95,12 @@ class Narrator:
         return self._added_up(word, over, shape_in, shape_out, axes)
 
     @staticmethod
-    def _divided(total: Step, by: Step) -> Step:
+    def _divided(total: Step, divisor: float, shape_out: Shape) -> Step:
         """A sum and a division in one. By the count of what was added it is a mean, however the loss writes it."""
         count = math.prod(total.input_shape) / max(math.prod(total.output_shape), 1)
-        word, said = ("mean", " = mean") if by.divisor == count else ("sum", "")
-        text = f"{total.text}, ÷ {show_number(by.divisor)}{said}"
-        return Step(word, text, total.input_shape, by.output_shape, total.axes, by.divisor)
+        word, said = ("mean", " = mean") if divisor == count else ("sum", "")
+        text = f"{total.text}, ÷ {show_number(divisor)}{said}"
+        return Step(word, text, total.input_shape, shape_out, total.axes, divisor)
 
     @staticmethod
     def _added_up(word: str, over: str, shape_in: Shape, shape_out: Shape, axes: tuple[str, ...]) -> Step:
@@ -130,7 +130,10 @@ class Narrator:
             for atom in dims[k + offset]
         )
         where = f" along {', '.join(along)}" if along else ""
-        text = f"{sign} {source or 'constants'} {show_shape(value.shape)}{where}: {show_range(value)}"
+        origin = other  # JAX writes new axes in front down that TensorFlow leaves to the product
+        while origin.op.info.get("promotes"):
+            origin = origin.op.inputs[0]
+        text = f"{sign} {source or 'constants'} {show_shape(self.shape(origin))}{where}: {show_range(value)}"
         return Step(word, text, shape_in, shape_out, tuple(along))
 
     def _selection(self, operation: Op, before: Value, shape_in: Shape, shape_out: Shape) -> Step:
