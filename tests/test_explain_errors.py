@@ -84,6 +84,10 @@ BAD = {
         lambda: lossviz.explain(compiled(dense(), numpy_inside), X, Y),
         ["the loss of model", "cannot be traced", ".numpy()", "keras.ops"],
     ),
+    "numpy in a loss alone": (
+        lambda: lossviz.explain_loss(numpy_inside, Y, Y),
+        ["loss 'numpy_inside'", "cannot be traced", "keras.ops"],
+    ),
     # x
     "x is None": (lambda: lossviz.explain(mse(), None, Y), ["x is None", "model.test_on_batch(x, y)"]),
     "x does not fit": (

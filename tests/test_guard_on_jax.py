@@ -62,3 +62,14 @@ def test_an_error_of_a_step_is_that_of_keras():
     with pytest.raises(ValueError) as plain:
         model().fit(X, Y[:, [0, 0, 0]], verbose=0)
     assert str(watched.value).splitlines()[0] == str(plain.value).splitlines()[0]
+
+
+def test_a_model_without_a_loss_which_keras_trains_on_0_is_told(capsys):
+    entry = keras.Input((4,))
+    model = compiled(keras.Model(entry, layers.Dense(1)(entry)))
+    before = model.get_weights()
+    with lossviz.guard():
+        assert model.fit(X, Y, verbose=0).history == {"loss": [0.0]}
+    for one, other in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(one, other)
+    assert "has no loss that explain can read: compile got none" in capsys.readouterr().err

@@ -217,17 +217,12 @@ def _by_output(argument: str, given: Any, shapes: Mapping[str, tuple], fits: Cal
     return chosen
 
 
-#: What TensorFlow says where Python wants the value of a tensor in a graph.
+#: What TensorFlow and JAX say where Python wants the value of a tensor that is traced.
 _UNTRACEABLE = (
-    *(
-        "has no attribute 'numpy'",
-        "Tracer has no attribute",
-        "as a Python `bool`",
-        "Iterating over",
-        "must be a string or a real number, not",
-    ),
-    *("only length-1 arrays can be converted", "object cannot be interpreted as an integer", "NotImplementedError"),
-    *("Cannot convert a symbolic", "__array__", "boolean conversion of traced array", "concrete value"),
+    *("has no attribute 'numpy'", "Tracer has no attribute", "as a Python `bool`", "Iterating over"),
+    *("must be a string or a real number, not", "only length-1 arrays can be converted", "NotImplementedError"),
+    *("object cannot be interpreted as an integer", "Cannot convert a symbolic", "__array__"),
+    *("boolean conversion of traced array", "concrete value"),
 )
 #: What Keras says where the data are not what a layer takes.
 _MISFITS = (
@@ -261,6 +256,8 @@ def loss_errors(loss, y_true, y_pred, sample_weight, mask) -> Iterator[None]:
         advice = ""
         if sample_weight is not None:
             advice = " " + _weight_advice("sample_weight", sample_weight.shape, y_pred.shape)
+        if any(word in str(error) for word in _UNTRACEABLE):
+            advice = " It uses the value of a tensor in Python, and cannot be traced: write it with keras.ops."
         raise ValueError(
             f"loss {loss.name!r} refuses these arrays: {shapes}.{advice} It says: {_first(error)}"
         ) from error
