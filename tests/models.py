@@ -95,6 +95,19 @@ def compiled(model: keras.Model, loss=None, **more) -> keras.Model:
     return model
 
 
+def told(report) -> dict:
+    """What of a report is the same on every backend: steps and shares of each term, and findings."""
+    terms = {}
+    for term in report.terms:
+        axes = dict.fromkeys(axis for part in term.parts for axis in part.axes)
+        terms[term.name] = {
+            "steps": [[step.text for step in part.steps] for part in term.parts],
+            "shares": {axis: list(term.by(axis).values()) for axis in axes},
+        }
+    findings = [[finding.rule, finding.where, finding.severity] for finding in report.findings]
+    return {"terms": terms, "findings": findings}
+
+
 def believe(monkeypatch, word: str, linear: str | None = None) -> None:
     """Have the engine take the operations that TensorFlow calls so for linear: in their first input, if not told
     otherwise."""

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers, ops
+from models import told
 
 import lossviz
 
@@ -132,30 +133,18 @@ def _one(rng, choices: list) -> Any:
     return choices[rng.integers(len(choices))]
 
 
-def told(seed: int) -> dict[str, Any]:
+def of_seed(seed: int) -> dict[str, Any]:
     """What `explain` tells of the model, and what Keras says."""
     model, x, y, weight = model_of(seed)
     said = model.test_on_batch(x, y, sample_weight=weight, return_dict=True)["loss"]
     report = lossviz.explain(model, x, y, sample_weight=weight)
-    terms = {}
+    found = told(report)
     for term in report.terms:
-        axes = dict.fromkeys(axis for part in term.parts for axis in part.axes)
-        terms[term.name] = {
-            "kind": term.kind,
-            "exactness": term.exactness,
-            "steps": [[step.text for step in part.steps] for part in term.parts],
-            "shares": {axis: list(term.by(axis).values()) for axis in axes},
-        }
-    return {
-        "said": float(said),
-        "total": report.total,
-        "magnitude": report.magnitude,
-        "adds_up": report.adds_up,
-        "terms": terms,
-        "findings": [[finding.rule, finding.where, finding.severity] for finding in report.findings],
-    }
+        found["terms"][term.name] |= {"kind": term.kind, "exactness": term.exactness}
+    numbers = {"said": float(said), "total": report.total, "magnitude": report.magnitude, "adds_up": report.adds_up}
+    return {**found, **numbers}
 
 
 if __name__ == "__main__":
     for number in map(int, sys.argv[1:]):
-        print(json.dumps(told(number)), flush=True)
+        print(json.dumps(of_seed(number)), flush=True)

@@ -25,6 +25,7 @@ from models import (
     pixels,
     sequence,
     targets,
+    told,
     two_outputs,
     weights,
 )
@@ -994,23 +995,18 @@ def made(name: str) -> tuple:
     return model, x, y, *[*more, None, None][:2]
 
 
-def told(report: lossviz.Report, name: str) -> dict:
-    """What of a report is the same on every backend."""
-    terms = {}
-    for term in report.terms:
-        shares = {axis: list(term.by(axis).values()) for part in term.parts for axis in part.axes}
-        terms[term.name] = {
-            "steps": [[step.text for step in part.steps] for part in term.parts],
-            "shares": {axis: [float(f"{share:.6g}") for share in along] for axis, along in shares.items()},
-        }
-        if name in DRAWN:
-            del terms[term.name]["shares"]
-    findings = [[finding.rule, finding.where, finding.severity] for finding in report.findings]
-    return {"terms": terms, "findings": findings}
+def rounded(report: lossviz.Report, name: str) -> dict:
+    """What is told of the row, as it is recorded."""
+    found = told(report)
+    for term in found["terms"].values():
+        shares = {axis: [float(f"{share:.6g}") for share in along] for axis, along in term.pop("shares").items()}
+        if name not in DRAWN:
+            term["shares"] = shares
+    return found
 
 
 def assert_as_recorded(report: lossviz.Report, name: str) -> None:
-    seen, stored = told(report, name), copy.deepcopy(GOLDEN[name])
+    seen, stored = rounded(report, name), copy.deepcopy(GOLDEN[name])
     scale = report.magnitude
     for called, term in stored["terms"].items():
         here, there = (one.pop("shares", {}) for one in (seen["terms"][called], term))
@@ -1058,6 +1054,6 @@ if __name__ == "__main__":
     def recorded(name: str) -> str:
         model, x, y, sample_weight, arguments = made(name)
         report = lossviz.explain(model, x, y, sample_weight, **(arguments or {}))
-        return f"{json.dumps(name)}: {json.dumps(told(report, name), ensure_ascii=False)}"
+        return f"{json.dumps(name)}: {json.dumps(rounded(report, name), ensure_ascii=False)}"
 
     FILE.write_text("{\n" + ",\n".join(map(recorded, CASES)) + "\n}\n")

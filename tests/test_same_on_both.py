@@ -29,7 +29,7 @@ def on_tensorflow():
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_random_model_has_the_same_report(seed, on_tensorflow):
-    there, here = on_tensorflow[seed], random_models.told(seed)
+    there, here = on_tensorflow[seed], random_models.of_seed(seed)
     near = 1e-5 * max(here["magnitude"], 1e-9)
     for one in (there, here):
         assert one["adds_up"] and one["total"] == pytest.approx(one["said"], rel=0, abs=near)

@@ -256,11 +256,15 @@ def loss_errors(loss, y_true, y_pred, sample_weight, mask) -> Iterator[None]:
         advice = ""
         if sample_weight is not None:
             advice = " " + _weight_advice("sample_weight", sample_weight.shape, y_pred.shape)
-        if any(word in str(error) for word in _UNTRACEABLE):
+        if _is_untraceable(error):
             advice = " It uses the value of a tensor in Python, and cannot be traced: write it with keras.ops."
         raise ValueError(
             f"loss {loss.name!r} refuses these arrays: {shapes}.{advice} It says: {_first(error)}"
         ) from error
+
+
+def _is_untraceable(error: Exception) -> bool:
+    return any(word in str(error) for word in _UNTRACEABLE)
 
 
 def _diagnose(model, x, y, sample_weight, error: Exception) -> str:
@@ -292,7 +296,7 @@ def _diagnose(model, x, y, sample_weight, error: Exception) -> str:
     for (name, shape), target in zip(outputs.items(), targets):
         if problem := _label_problem(target, shape):
             return f"y does not fit output {name!r} of shape {shape}: {problem} {said}"
-    if any(word in str(error) for word in _UNTRACEABLE):
+    if _is_untraceable(error):
         return (
             f"the loss of model {model.name!r} cannot be traced into a graph: it uses .numpy(), a Python `if` or a "
             f"loop on the values of a tensor. Write it with keras.ops (ops.where instead of `if`). {said}"
@@ -314,7 +318,7 @@ def _diagnose_forward(model, given: str, error: Exception) -> str:
             "Pass the one whose call gives the predictions (of a GAN its discriminator or its generator, of a "
             "diffusion model the network that predicts the noise), compiled with the loss that it is trained with."
         )
-    if any(word in str(error) for word in _UNTRACEABLE):
+    if _is_untraceable(error):
         return (
             f"the forward pass of model {model.name!r} cannot be traced into a graph: it uses the value of a tensor in "
             "Python (float(), .numpy(), an `if` or a loop), which runs only with run_eagerly=True. Write it with "

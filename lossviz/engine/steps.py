@@ -97,7 +97,7 @@ class Narrator:
     @staticmethod
     def _divided(total: Step, divisor: float, shape_out: Shape) -> Step:
         """A sum and a division in one. By the count of what was added it is a mean, however the loss writes it."""
-        count = math.prod(total.input_shape) / max(math.prod(total.output_shape), 1)
+        count = _count(total.input_shape, total.output_shape)
         word, said = ("mean", " = mean") if divisor == count else ("sum", "")
         text = f"{total.text}, ÷ {show_number(divisor)}{said}"
         return Step(word, text, total.input_shape, shape_out, total.axes, divisor)
@@ -108,7 +108,7 @@ class Narrator:
         text = f"sum over {over}: {show_shape(shape_in)} → {show_shape(shape_out)}"
         if word == "sum":
             return Step(word, text, shape_in, shape_out, axes)
-        divisor = math.prod(shape_in) / max(math.prod(shape_out), 1)
+        divisor = _count(shape_in, shape_out)
         return Step(word, f"{text}, ÷ {show_number(divisor)} = mean", shape_in, shape_out, axes, divisor)
 
     def _scaling(self, divides: bool, other: Value, after: Value, shape_in: Shape, shape_out: Shape) -> Step | None:
@@ -173,6 +173,11 @@ def show_range(value: np.ndarray) -> str:
     text = show_number(low) if low == high else f"{show_number(low)} … {show_number(high)}"
     zeros = int(np.sum(value == 0))
     return text + (f", {show_number(zeros)} of {show_number(value.size)} are 0" if zeros else "")
+
+
+def _count(shape_in: Shape, shape_out: Shape) -> float:
+    """How many numbers become one."""
+    return math.prod(shape_in) / max(math.prod(shape_out), 1)
 
 
 def _consumes(operation: Op, tensor: Value) -> bool:
